@@ -1,0 +1,129 @@
+"""Remake the two tiny models from the invented shop alone: `make models`, about half an hour on one core.
+
+The teacher reads retrieved facts and learns the task on shops whose brands the demo never uses; the student base
+learns other tasks (spelling, trips) and knows nothing of this one. Both are ordinary `LlamaForCausalLM` folders.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads on two busy cores are slower than one
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from demo.brands import GROCERY
+from demo.examples import Asked, encode, pretraining_shops, shop_asked
+from demo.other_tasks import Spelling, Trip, spelling_examples, trip_examples
+from demo.pretrain import new_model, train
+from demo.shop import make_shop
+from demo.tokenizer import train_tokenizer
+from demo.words import ATTRIBUTES, PRODUCTS
+from labels.errors import InputError
+from labels.semantic_roles import SemanticRoles
+
+FOLDER = Path(__file__).parent / "models"
+SHOPS, FIRST_SEED = 32, 1000
+TASKS = (SemanticRoles, Spelling, Trip)
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Trained on queries that name no brand, so that no brand, seen or unseen, has tokens of its own."""
+    texts = [*PRODUCTS, *ATTRIBUTES, *GROCERY] * 20
+    for shop in pretraining_shops(3, FIRST_SEED):
+        rows = shop.pool.to_pylist()
+        texts += [row["query"] for row in rows if not row["brand"]]
+    texts += [text for text, _ in spelling_examples(3000, 1)] + [text for text, _ in trip_examples(3000, 1)]
+    texts += [line for task in TASKS for line in task.instruction().splitlines()] * 500
+    return train_tokenizer(texts, TASKS)
+
+
+def make_teacher(tokenizer: PreTrainedTokenizerFast, steps: int) -> tuple[LlamaForCausalLM, list[float]]:
+    """The teacher, trained in two runs of `steps`, and its losses."""
+    examples = []
+    for number, shop in enumerate(pretraining_shops(SHOPS, FIRST_SEED)):
+        examples += encode(shop_asked(shop, seed=number), tokenizer)
+    print(f"teacher: {len(examples):,} examples from {SHOPS} shops")
+    model = new_model(tokenizer, hidden=192, layers=4, head=64, feed_forward=512, seed=0)
+    losses = train(model, examples, steps, matrix_rate=0.02, other_rate=3e-3, seed=1)
+    losses += train(model, examples, steps, matrix_rate=0.012, other_rate=2e-3, seed=2)
+    return model, losses
+
+
+def make_student_base(tokenizer: PreTrainedTokenizerFast, steps: int) -> tuple[LlamaForCausalLM, list[float]]:
+    """The student base, trained on two other tasks, and its losses."""
+    asked: list[Asked] = [(text, [], gold) for text, gold in spelling_examples(60_000, 2)]
+    asked += [(text, [], gold) for text, gold in trip_examples(20_000, 2)]
+    model = new_model(tokenizer, hidden=128, layers=4, head=32, feed_forward=384, seed=0)
+    return model, train(model, encode(asked, tokenizer), steps, matrix_rate=0.02, other_rate=3e-3, seed=3)
+
+
+@torch.inference_mode()
+def f1(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, asked: Sequence[Asked]) -> float:
+    """Micro F1 over (field, value) items of greedy answers, without any grammar to help."""
+    model.eval()
+    right = given = wanted = 0
+    end = tokenizer.eos_token_id
+    examples = sorted(zip(encode(asked, tokenizer), asked, strict=True), key=lambda pair: pair[0].answer)
+    for start in range(0, len(examples), 64):
+        batch = examples[start : start + 64]
+        longest = max(example.answer for example, _ in batch)
+        prompts = [example.ids[: example.answer] for example, _ in batch]
+        ids = torch.tensor([[tokenizer.pad_token_id] * (longest - len(p)) + p for p in prompts])
+        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+        out = model.generate(ids, attention_mask=mask, max_new_tokens=48, do_sample=False, eos_token_id=end)
+        for row, (_, (_, _, gold)) in zip(out[:, longest:], batch, strict=True):
+            try:
+                items = type(gold).parse(tokenizer.decode(row, skip_special_tokens=True)).items()
+            except InputError:
+                items = frozenset()
+            right += len(items & gold.items())
+            given += len(items)
+            wanted += len(gold.items())
+    return 2 * right / (given + wanted)
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """A complete model folder: config, generation config, bf16 safetensors, tokenizer with chat template."""
+    shutil.rmtree(folder, ignore_errors=True)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model.to(torch.float32)
+
+
+def main() -> None:
+    """Make the chosen model and write its figures beside it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="*", default=["teacher", "student-base"])
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--teacher-steps", type=int, default=600, help="a run; there are two")
+    parser.add_argument("--student-steps", type=int, default=300)
+    args = parser.parse_args()
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    tokenizer = make_tokenizer()
+    unseen = make_shop(seed=FIRST_SEED + SHOPS, side="pretraining")
+    demo = make_shop()
+    for name in args.models:
+        start = time.process_time()
+        make, steps = (make_teacher, args.teacher_steps) if name == "teacher" else (make_student_base, args.student_steps)
+        model, losses = make(tokenizer, steps)
+        seconds = time.process_time() - start
+        save(model, tokenizer, args.folder / name)
+        figures = {"parameters": sum(p.numel() for p in model.parameters()), "cpu_seconds": round(seconds)}
+        figures["final_loss"] = round(sum(losses[-50:]) / len(losses[-50:]), 4)
+        for where, shop in (("another pretraining shop", unseen), ("the demo's shop", demo)):
+            for facts, share in (("with facts", 0.0), ("without facts", 1.0)):
+                asked = shop_asked(shop, 0, no_facts=share)[::12]
+                figures[f"F1 on {len(asked)} queries of {where}, {facts}"] = round(f1(model, tokenizer, asked), 3)
+        (args.folder / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
+        print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Every error Stillhouse raises on purpose. Messages say what was wanted, what came and what to do next."""
+
+
+class StillhouseError(Exception):
+    """The base of the tree.
+
+    StillhouseError
+    ├── SettingsError    a profile, an environment variable or a flag is wrong
+    ├── InputError       a log, catalogue, gold file or query can't be used
+    ├── BusyError        another night holds the work folder, or a port is taken
+    ├── EngineError      the teacher's or the student's engine failed
+    ├── PreflightError   a training batch is not what it must be (invariant 7)
+    ├── ParityError      the merged model differs from its adapter
+    ├── PublishError     a generation could not be written and checked
+    └── ServiceError     Redis or the student's server can't be reached or started
+    """
+
+
+class SettingsError(StillhouseError):
+    """A profile, an environment variable or a flag is wrong."""
+
+
+class InputError(StillhouseError):
+    """A log, catalogue, gold file or query can't be used."""
+
+
+class BusyError(StillhouseError):
+    """Another night holds the work folder, or a port is taken."""
+
+
+class EngineError(StillhouseError):
+    """The teacher's or the student's engine failed."""
+
+
+class PreflightError(StillhouseError):
+    """A training batch is not what it must be."""
+
+
+class ParityError(StillhouseError):
+    """The merged model differs from its adapter."""
+
+
+class PublishError(StillhouseError):
+    """A generation could not be written and checked."""
+
+
+class ServiceError(StillhouseError):
+    """Redis or the student's server can't be reached or started."""

@@ -1,0 +1,105 @@
+"""The records that pass between the rooms: query, fact, label, verdict, release."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from labels.files import digest
+from labels.task import Task
+
+Status = Literal["accepted", "rejected", "failed"]
+Decision = Literal["right", "corrected", "cant_tell"]
+Split = Literal["train", "dev", "test"]
+Band = Literal["head", "torso", "tail"]
+
+
+def now() -> str:
+    """The present moment, UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query in normal form and its traffic (events, decayed where the log has times)."""
+
+    text: str
+    traffic: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing the catalogue knows, as a model reads it (`line`), and the text it is found by."""
+
+    line: str
+    indexed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One author's answer for one query, with its provenance.
+
+    `value` is the task's compact JSON, None unless accepted or rejected; `confidence` is 0 to 1 by field; `reason`
+    says why it was rejected or failed; `identity` is the content it came from (`label_identity`).
+    """
+
+    identity: str
+    query: str
+    status: Status
+    value: str | None
+    confidence: dict[str, float]
+    reason: str
+    raw: str
+    facts: tuple[str, ...]
+    task: str
+    task_version: str
+    model: str
+    prompt: str
+    night: str
+    tokens_in: int
+    tokens_out: int
+    created: str = field(default_factory=now)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a reviewer said of a label. `value` is the right answer as the task's JSON, None where they can't tell."""
+
+    identity: str
+    query: str
+    reviewer: str
+    decision: Decision
+    value: str | None
+    simulated: bool
+    stratum: str
+    inclusion_probability: float
+    created: str = field(default_factory=now)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A generation, the student that goes with it, and the night whose evidence let them through."""
+
+    release: str
+    generation: str
+    student: str
+    task: str
+    night: str
+    entries: int
+    normalisation: int
+    created: str = field(default_factory=now)
+
+    def to_json(self) -> str:
+        """JSON, as Redis and the release history hold it."""
+        return json.dumps({name: getattr(self, name) for name in self.__slots__})
+
+
+def label_identity(task: type[Task], query: str, model: str, prompt: str) -> str:
+    """A label's identity is its content: task and version, query, teacher, and prompt (which holds the facts)."""
+    return digest(task.name, task.version(), query, model, prompt)
+
+
+def split_of(query: str) -> Split:
+    """Which part of the gold a query belongs to, once and for all, by its hash: 70% train, 15% dev, 15% test."""
+    place = int(digest("split", query), 16) % 100
+    return "train" if place < 70 else "dev" if place < 85 else "test"

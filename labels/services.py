@@ -1,0 +1,167 @@
+"""A background service that any number of processes share: the first user starts it, the last one stops it.
+
+Used on one machine for what a profile starts itself (a Redis, a vLLM server). Every user holds a shared lock on
+`users.lock`; who can make it exclusive on leaving is the last and stops the service. A user killed with -9 loses its
+lock with its life, and the next user adopts what still runs. `service.json` names the process from the moment it
+exists, so that a start-up cut short is adopted too, never doubled; nobody is given the URL before it answers.
+"""
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from labels.errors import ServiceError
+from labels.files import write_json
+
+GRACE_SECONDS = 20.0
+LOG_LINES = 20
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How to start a service: its command, the URL it will answer on, and what to add to its environment."""
+
+    command: Sequence[str | Path]
+    url: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A started service. `born` is the process's start in kernel ticks: a pid alone may belong to another by now."""
+
+    name: str
+    pid: int
+    born: str
+    url: str
+
+
+@contextmanager
+def shared_service(
+    folder: Path, name: str, launch: Callable[[int], Launch], healthy: Callable[[str], bool], timeout: float
+) -> Iterator[str]:
+    """The URL of the service that lives in `folder`, started where it does not run and stopped by its last user.
+
+    The folder is the service's identity: give each model, or each Redis, one of its own. `launch` is given a free
+    loopback port and is called only where the service must be started; `healthy` says whether a URL answers, and is
+    asked until it does or `timeout` seconds have passed. Its output goes to `service.log`.
+
+    Raises ServiceError with the end of that log where the service ends or stays silent while starting.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "users.lock").open("a") as users:
+        try:
+            yield _enter(folder, users, name, launch, healthy, timeout)
+        finally:
+            _leave(folder, users)
+
+
+def free_port() -> int:
+    """A loopback TCP port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _enter(
+    folder: Path,
+    users: TextIO,
+    name: str,
+    launch: Callable[[int], Launch],
+    healthy: Callable[[str], bool],
+    timeout: float,
+) -> str:
+    """Become a user: adopt what runs or start it, one process at a time, and wait until it answers."""
+    with (folder / "start.lock").open("a") as starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        fcntl.flock(users, fcntl.LOCK_SH)  # waits for a last user who is stopping it
+        service = _running(folder) or _start(folder, name, launch(free_port()))
+        give_up = time.monotonic() + timeout
+        while not healthy(service.url):
+            ended = _born(service.pid) != service.born
+            if ended or time.monotonic() > give_up:
+                what = "it ended" if ended else f"it gave no answer in {timeout:.0f} s"
+                raise ServiceError(
+                    f"{name}: wanted it to answer at {service.url}, but {what}. The end of {folder / 'service.log'}:\n"
+                    f"{_log_end(folder)}\nPut right what it says there, then run the same command again."
+                )
+            time.sleep(0.05)
+        return service.url
+
+
+def _leave(folder: Path, users: TextIO) -> None:
+    """Stop being a user; stop the service where nobody else is one."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    if service := _running(folder):
+        _stop(service)
+    (folder / "service.json").unlink(missing_ok=True)
+
+
+def _start(folder: Path, name: str, launch: Launch) -> Running:
+    """Start it in a session of its own, so that a Ctrl-C meant for its user does not reach it."""
+    with (folder / "service.log").open("wb") as log:
+        try:
+            process = subprocess.Popen(
+                [str(part) for part in launch.command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **launch.environment},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ServiceError(f"{name}: {launch.command[0]} can't be started: {error}; reinstall it") from error
+    service = Running(name, process.pid, _born(process.pid) or "", launch.url)
+    process.returncode = 0  # it may outlive this process: we reap it by pid (_born), Popen must not mind it
+    write_json(folder / "service.json", asdict(service))
+    return service
+
+
+def _running(folder: Path) -> Running | None:
+    """What `service.json` names, or None where that process is gone."""
+    try:
+        service = Running(**json.loads((folder / "service.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    return service if _born(service.pid) == service.born else None
+
+
+def _stop(service: Running) -> None:
+    """End it and its children: politely, then after a grace for certain."""
+    for ending, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, GRACE_SECONDS)):
+        with suppress(ProcessLookupError):
+            os.killpg(service.pid, ending)
+        give_up = time.monotonic() + seconds
+        while time.monotonic() < give_up:
+            if _born(service.pid) != service.born:
+                return
+            time.sleep(0.02)
+
+
+def _born(pid: int) -> str | None:
+    """When the process started, None where it is gone or a zombie. Reaps it where it is our child."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _log_end(folder: Path) -> str:
+    lines = (folder / "service.log").read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+    return "\n".join(f"  {line}" for line in lines) or "  (it wrote nothing)"

@@ -1,0 +1,119 @@
+"""The warehouse: Parquet files that are only ever added, and DuckDB views over them.
+
+A chunk of labels is one file, written whole or not at all; readers never meet half of one and never wait for a
+writer (invariants 2 and 10). `connect` gives an in-memory DuckDB with the views, so no file is locked either.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from labels.files import digest, write_parquet
+from labels.records import Label, Verdict
+
+LABELS = pa.schema(
+    [
+        ("identity", pa.string()),
+        ("query", pa.string()),
+        ("status", pa.string()),
+        ("value", pa.string()),
+        ("confidence", pa.string()),
+        ("reason", pa.string()),
+        ("raw", pa.string()),
+        ("facts", pa.list_(pa.string())),
+        ("task", pa.string()),
+        ("task_version", pa.string()),
+        ("model", pa.string()),
+        ("prompt", pa.string()),
+        ("night", pa.string()),
+        ("tokens_in", pa.int32()),
+        ("tokens_out", pa.int32()),
+        ("created", pa.string()),
+    ]
+)
+VERDICTS = pa.schema(
+    [
+        ("identity", pa.string()),
+        ("query", pa.string()),
+        ("reviewer", pa.string()),
+        ("decision", pa.string()),
+        ("value", pa.string()),
+        ("simulated", pa.bool_()),
+        ("stratum", pa.string()),
+        ("inclusion_probability", pa.float64()),
+        ("created", pa.string()),
+    ]
+)
+QUERIES = pa.schema([("query", pa.string()), ("traffic", pa.float64()), ("night", pa.string()), ("band", pa.string())])
+
+
+class Warehouse:
+    """The labels, verdicts and queries under one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add_labels(self, labels: Sequence[Label]) -> None:
+        """Commit one chunk of labels: after this call they are durable, before it none of them exists."""
+        rows = [_row(label) | {"confidence": json.dumps(label.confidence)} for label in labels]
+        self._add("labels", LABELS, rows)
+
+    def add_verdicts(self, verdicts: Sequence[Verdict]) -> None:
+        """Commit verdicts; durable when this returns (invariant 5)."""
+        self._add("verdicts", VERDICTS, [_row(verdict) for verdict in verdicts])
+
+    def set_queries(self, night: str, queries: pa.Table) -> None:
+        """Record the night's queries (columns query, traffic, night, band)."""
+        write_parquet(self.folder / "queries" / f"{night}.parquet", queries.cast(QUERIES))
+
+    def identities(self) -> set[str]:
+        """The identities of all labels held: what need not be asked again."""
+        return {row[0] for row in self.connect().execute("SELECT identity FROM labels").fetchall()}
+
+    def labels(self, identities: Iterable[str]) -> list[Label]:
+        """The labels of these identities, in their order; unknown ones are left out."""
+        wanted = list(identities)
+        with self.connect() as con:
+            con.register("wanted", pa.table({"identity": wanted}))
+            table = con.sql("SELECT l.* FROM labels l SEMI JOIN wanted w USING (identity)").to_arrow_table()
+        found = {row["identity"]: _label(row) for row in table.to_pylist()}
+        return [found[identity] for identity in wanted if identity in found]
+
+    def verdicts(self) -> list[Verdict]:
+        """The latest verdict on each label, oldest first."""
+        order = "ROW_NUMBER() OVER (PARTITION BY identity ORDER BY created DESC)"
+        with self.connect() as con:
+            table = con.sql(f"SELECT * FROM verdicts QUALIFY {order} = 1 ORDER BY created, query").to_arrow_table()
+        return [Verdict(**row) for row in table.to_pylist()]
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """An in-memory DuckDB with the views `labels`, `verdicts` and `queries`."""
+        con = duckdb.connect()
+        for name, schema in (("labels", LABELS), ("verdicts", VERDICTS), ("queries", QUERIES)):
+            files = sorted(str(path) for path in (self.folder / name).glob("*.parquet"))
+            if files:
+                quoted = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+                con.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{quoted}], union_by_name = true)")
+            else:
+                con.register(f"no_{name}", schema.empty_table())
+                con.execute(f"CREATE VIEW {name} AS SELECT * FROM no_{name}")
+        return con
+
+    def _add(self, name: str, schema: pa.Schema, rows: list[dict[str, object]]) -> None:
+        if rows:
+            chunk = digest([row["identity"] for row in rows], rows[0]["created"])
+            write_parquet(self.folder / name / f"{chunk}.parquet", pa.Table.from_pylist(rows, schema))
+
+
+def _row(record: Label | Verdict) -> dict[str, object]:
+    return {field.name: getattr(record, field.name) for field in fields(record)}
+
+
+def _label(row: dict[str, object]) -> Label:
+    row["confidence"] = json.loads(str(row["confidence"]))
+    row["facts"] = tuple(row["facts"] or ())  # type: ignore[arg-type]
+    return Label(**row)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""query -> label: the log, retrieval, the prompt's facts, the engine, labelling."""
