@@ -85,18 +85,35 @@ def _enter(
     with (folder / "start.lock").open("a") as starting:
         fcntl.flock(starting, fcntl.LOCK_EX)
         fcntl.flock(users, fcntl.LOCK_SH)  # waits for a last user who is stopping it
-        service = _running(folder) or _start(folder, name, launch(free_port()))
-        give_up = time.monotonic() + timeout
-        while not healthy(service.url):
-            ended = _born(service.pid) != service.born
-            if ended or time.monotonic() > give_up:
-                what = "it ended" if ended else f"it gave no answer in {timeout:.0f} s"
-                raise ServiceError(
-                    f"{name}: wanted it to answer at {service.url}, but {what}. The end of {folder / 'service.log'}:\n"
-                    f"{_log_end(folder)}\nPut right what it says there, then run the same command again."
-                )
-            time.sleep(0.05)
-        return service.url
+        adopted = _running(folder)
+        if adopted and _wait(folder, adopted, healthy, timeout):
+            return adopted.url
+        service = _start(folder, name, launch(free_port()))
+        if _wait(folder, service, healthy, timeout):
+            return service.url
+        raise _silent(folder, service, "it ended")
+
+
+def _wait(folder: Path, service: Running, healthy: Callable[[str], bool], timeout: float) -> bool:
+    """True once it answers, False where it has ended. Raises ServiceError where it does neither in time."""
+    give_up = time.monotonic() + timeout
+    while _born(service.pid) == service.born:
+        if healthy(service.url):
+            return True
+        if time.monotonic() > give_up:
+            raise _silent(folder, service, f"it gave no answer in {timeout:.0f} s")
+        time.sleep(0.05)
+    return False
+
+
+def _silent(folder: Path, service: Running, what: str) -> ServiceError:
+    log = folder / "service.log"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+    shown = "\n".join(f"  {line}" for line in lines) or "  (it wrote nothing)"
+    return ServiceError(
+        f"{service.name}: wanted it to answer at {service.url}, but {what}. The end of {log}:\n{shown}\n"
+        "Put right what it says there, then run the same command again."
+    )
 
 
 def _leave(folder: Path, users: TextIO) -> None:
@@ -140,28 +157,24 @@ def _running(folder: Path) -> Running | None:
 
 
 def _stop(service: Running) -> None:
-    """End it and its children: politely, then after a grace for certain."""
-    for ending, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, GRACE_SECONDS)):
+    """End it and its children: politely, and what is left after a grace for certain."""
+    for ending in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(service.pid, ending)
-        give_up = time.monotonic() + seconds
-        while time.monotonic() < give_up:
-            if _born(service.pid) != service.born:
-                return
+        give_up = time.monotonic() + GRACE_SECONDS
+        while _born(service.pid) == service.born and time.monotonic() < give_up:
             time.sleep(0.02)
 
 
 def _born(pid: int) -> str | None:
-    """When the process started, None where it is gone or a zombie. Reaps it where it is our child."""
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+    """When the process started; None where it has ended. Reaps it where it was our child."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else fields[19]
-
-
-def _log_end(folder: Path) -> str:
-    lines = (folder / "service.log").read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
-    return "\n".join(f"  {line}" for line in lines) or "  (it wrote nothing)"
+    state, threads, born = fields[0], int(fields[17]), fields[19]
+    if state not in "ZX" or threads > 1:  # its first thread has ended, others are still at it
+        return born
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    return None

@@ -1,0 +1,282 @@
+"""The report's plots, as SVG that takes its colours and font from the page, so that light and dark both work.
+
+matplotlib is loaded when a plot is drawn, not before. It draws in stand-in colours, which become CSS variables.
+"""
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import numpy as np
+
+from evals.intervals import wilson
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, LINE, ACCENT = "#010101", "#020202", "#030303", "#040404"
+AUTHORS = {"teacher": ("#040404", "o"), "student": ("#050505", "s"), "lookup": ("#060606", "D")}
+VARIABLES = {
+    "#010101": "ink",
+    "#020202": "muted",
+    "#030303": "line",
+    "#040404": "teacher",
+    "#050505": "student",
+    "#060606": "lookup",
+}
+STYLE: Any = {  # Any: matplotlib types its settings one by one
+    "svg.fonttype": "none",
+    "svg.hashsalt": "stillhouse",
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.formatter.use_mathtext": False,
+    "figure.facecolor": "none",
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "legend.frameon": False,
+}
+BINS = 10
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One plot: its name (an HTML id), title, SVG ("" where there is nothing to draw), and what it says in words."""
+
+    name: str
+    title: str
+    svg: str
+    words: str
+
+
+def _styled(draw: Callable[P, Plot]) -> Callable[P, Plot]:
+    """Draw in the report's style, and leave matplotlib's settings elsewhere alone."""
+
+    @wraps(draw)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> Plot:
+        import matplotlib as mpl
+
+        with mpl.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+@_styled
+def coverage(traffic: Sequence[float], head: int) -> Plot:
+    """The share of all traffic that the most frequent queries make up; `traffic` falls, the head is cut after `head`.
+
+    The longest logs are drawn by 400 points, evenly spaced on the logarithmic axis.
+    """
+    name, title = "coverage", "Traffic covered by the head"
+    total = float(np.sum(traffic))
+    if not total:
+        return Plot(name, title, "", "Not drawn: the night counted no traffic.")
+    share = np.cumsum(np.asarray(traffic, dtype=float)) / total
+    ranks = np.unique(np.geomspace(1, len(share), 400).astype(int))
+    figure, axes = _canvas()
+    axes.plot(ranks, share[ranks - 1], color=ACCENT, linewidth=2)
+    words = f"{len(share):,} distinct queries; no head is marked, since none was published."
+    if head := min(head, len(share)):
+        inside = ranks[ranks <= head]
+        axes.fill_between(inside, share[inside - 1], color=ACCENT, alpha=0.16, linewidth=0)
+        axes.axvline(head, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.plot([head], [share[head - 1]], "o", color=ACCENT, markersize=6)
+        left = head > len(share) ** 0.5
+        axes.annotate(
+            f"head cut: top {head:,},\n{share[head - 1]:.0%} of traffic",
+            (head, 0.06),
+            xytext=(-7 if left else 7, 0),
+            textcoords="offset points",
+            ha="right" if left else "left",
+        )
+        words = f"The head was cut after the {head:,} most frequent of {len(share):,} distinct queries, "
+        words += f"which make up {share[head - 1]:.1%} of traffic."
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set(xlim=(1, max(len(share), 2)), ylim=(0, 1.02))
+    axes.set(xlabel="distinct queries, most frequent first (log scale)", ylabel="share of traffic")
+    axes.yaxis.set_major_formatter(_percent)
+    return Plot(name, title, _svg(figure, name), words)
+
+
+@_styled
+def quality(scores: Mapping[str, Mapping[str, Any] | None]) -> Plot:
+    """Precision, recall and F1 with 95% intervals of teacher, student and lookup (`Score.to_json`; None: missing)."""
+    name, title = "quality", "Precision, recall and F1, with 95% intervals"
+    there = {author: found for author, found in scores.items() if found}
+    if not there:
+        return Plot(name, title, "", "Not drawn: without gold answers nothing was scored. Give them with --gold FILE.")
+    figure, axes = _canvas()
+    least = 1.0
+    for place, (author, found) in enumerate(there.items()):
+        colour, marker = AUTHORS[author]
+        offset = (place - (len(there) - 1) / 2) * 0.2
+        for x, key in enumerate(("precision", "recall", "f1")):
+            value, (low, high) = found[key], found[f"{key}_interval"]
+            least = min(least, low)
+            error = [[max(value - low, 0)], [max(high - value, 0)]]
+            label = author if not x else None
+            axes.errorbar(
+                x + offset, value, error, color=colour, marker=marker, markersize=7, linewidth=2, capsize=4, label=label
+            )
+            beside = (offset > 0) - (offset < 0) or 1
+            axes.annotate(
+                f"{100 * value:.0f}",
+                (x + offset, high),
+                xytext=(0 if len(there) < 3 else 2 * beside, 4),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8.5,
+            )
+    axes.set_xticks(range(3), ["precision", "recall", "F1"], fontsize=10)
+    axes.tick_params(axis="x", length=0, labelcolor=INK)
+    floor = max(0.0, np.floor((least - 0.02) * 20) / 20)
+    step = 0.05 if floor > 0.7 else 0.1 if floor > 0.4 else 0.2
+    axes.set(xlim=(-0.5, 2.5), ylim=(floor, 1 + (1 - floor) * 0.08), yticks=np.arange(1, floor - 1e-9, -step))
+    axes.yaxis.set_major_formatter(_percent)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, handletextpad=0.3, columnspacing=1.6)
+    missing = [author for author, found in scores.items() if not found]
+    words = "; ".join(f"{author}'s F1 {found['f1']:.1%}" for author, found in there.items())
+    words += f"; not measured: {', '.join(missing)}" if missing else ""
+    return Plot(name, title, _svg(figure, name), _sentence(words))
+
+
+@_styled
+def reliability(points: Sequence[tuple[float, bool]], source: str) -> Plot:
+    """Confidence against correctness: points are (confidence of a label, whether it is right), `source` says who says.
+
+    A reliability diagram in ten equal bins (Niculescu-Mizil & Caruana 2005, ICML), Wilson intervals, counts below.
+    """
+    name, title = "confidence", "Confidence against correctness"
+    if not points:
+        return Plot(name, title, "", "Not drawn: neither gold answers nor verdicts say which labels are right.")
+    sure, right = np.array([point[0] for point in points]), np.array([point[1] for point in points], dtype=float)
+    bins = np.clip((sure * BINS).astype(int), 0, BINS - 1)
+    counts = np.bincount(bins, minlength=BINS)
+    figure, axes = _canvas()
+    axes.remove()
+    top, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    for place in np.flatnonzero(counts):
+        there = bins == place
+        share = float(right[there].mean())
+        low, high = wilson(float(right[there].sum()), int(counts[place]))
+        error = [[share - low], [high - share]]
+        top.errorbar(sure[there].mean(), share, error, color=ACCENT, marker="o", markersize=6, linewidth=1.6, capsize=3)
+    top.set(ylim=(0, 1.04), ylabel="share right")
+    top.yaxis.set_major_formatter(_percent)
+    below.bar((np.arange(BINS) + 0.5) / BINS, counts, width=0.085, color=ACCENT, alpha=0.45)
+    for place in np.flatnonzero(counts):
+        below.text((place + 0.5) / BINS, counts[place], f"{counts[place]:,}", ha="center", va="bottom", fontsize=7.5)
+    below.set(
+        xlim=(0, 1.02), ylim=(0, counts.max() * 1.5), yticks=[], ylabel="labels", xlabel="the teacher's confidence"
+    )
+    below.spines["left"].set_visible(False)
+    below.grid(visible=False)
+    words = (
+        f"{len(points):,} labels checked against {source}: mean confidence {sure.mean():.1%}, right {right.mean():.1%}"
+    )
+    words += ". Points above the dashed line are right more often than they claim."
+    return Plot(name, title, _svg(figure, name), words)
+
+
+@_styled
+def times(seconds: Mapping[str, float]) -> Plot:
+    """Wall time of each stage, in the order they ran."""
+    name, title = "times", "Time per stage"
+    if not seconds:
+        return Plot(name, title, "", "Not drawn: no stage was timed.")
+    figure, axes = _canvas(height=max(1.6, 0.55 + 0.27 * len(seconds)))
+    stages, spent = list(seconds), [float(value) for value in seconds.values()]
+    axes.barh(stages, spent, color=ACCENT, alpha=0.85, height=0.62)
+    for place, value in enumerate(spent):
+        axes.annotate(duration(value), (value, place), xytext=(5, 0), textcoords="offset points", va="center")
+    axes.invert_yaxis()
+    axes.set(xlim=(0, max(*spent, 0.001) * 1.2), xticks=[])
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.spines["bottom"].set_visible(False)
+    axes.grid(visible=False)
+    longest = max(seconds, key=lambda stage: seconds[stage])
+    words = f"{duration(sum(spent))} in all; the longest stage is {longest}, {duration(seconds[longest])}."
+    return Plot(name, title, _svg(figure, name), words)
+
+
+@_styled
+def losses(points: Sequence[tuple[int, float]]) -> Plot:
+    """The student's training loss: (step, loss in nats per label token)."""
+    name, title = "losses", "The student's training loss"
+    if not points:
+        return Plot(name, title, "", "Not drawn: no student was trained this night.")
+    steps, values = [point[0] for point in points], [point[1] for point in points]
+    figure, axes = _canvas()
+    axes.plot(steps, values, color=AUTHORS["student"][0], linewidth=2, marker="o" if len(points) < 3 else None)
+    axes.annotate(
+        f"{values[-1]:.3f}",
+        (steps[-1], values[-1]),
+        xytext=(-2, 7),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+    )
+    axes.set(xlabel="optimiser step", ylabel="loss per label token (nats)", ylim=(0, max(*values, 0.001) * 1.08))
+    words = f"From {values[0]:.3f} at step {steps[0]:,} to {values[-1]:.3f} at step {steps[-1]:,}."
+    return Plot(name, title, _svg(figure, name), words)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: "0.4 s", "38 s", "2 min 05 s", "3 h 12 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _canvas(height: float = 3.1) -> tuple["Figure", "Axes"]:
+    """A figure of phone width (4.7 inches at 72 points), so that text stays readable there; styled like the page."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.7, height), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(visible=True, axis="y")
+    return figure, axes
+
+
+def _svg(figure: "Figure", name: str) -> str:
+    """The figure as inline SVG: page colours and font, its ids prefixed by `name` so that plots don't collide."""
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r'<svg \1 aria-hidden="true">', svg, count=1)
+
+
+def _percent(value: float, _: object) -> str:
+    return f"{value:.0%}"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."

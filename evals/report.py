@@ -1,0 +1,171 @@
+"""The night's report: one HTML page that loads nothing and runs nothing, for phone, desk and screen reader."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+
+from evals import plots
+from labels.files import write_text
+from labels.records import Label, Verdict
+
+AUTHORS = ("teacher", "student", "lookup")
+EXAMPLES = 20
+MAX_SHOWN = 200
+"""Characters of a query or value that the page shows; hostile ones are 100 kB long."""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What the plots and tables need beyond the summary; empty where there is none.
+
+    `traffic`: of every query, falling; `head_cut`: after how many of these the head was cut, 0 without one;
+    `confidence`: (the label's confidence, whether it is right), as `confidence_source` says; `losses`: (optimiser
+    step, training loss); `rejected` and `verdicts`: EXAMPLES of each are shown.
+    """
+
+    traffic: Sequence[float]
+    head_cut: int
+    confidence: Sequence[tuple[float, bool]]
+    confidence_source: Literal["gold", "verdicts"]
+    losses: Sequence[tuple[int, float]]
+    rejected: Sequence[Label]
+    verdicts: Sequence[Verdict]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A headline: its name, its figure or words, a line under it, and the CSS variable of its colour."""
+
+    name: str
+    value: str
+    under: str
+    tone: str
+    figure: bool
+
+
+def write_report(summary: Mapping[str, Any], data: ReportData, path: Path) -> None:
+    """Write the page of one night to `path`, atomically. `summary` is the night's summary.json, as a dict.
+
+    Whatever the night did not get to may be None or missing; the page says so. All text is escaped, and a
+    Content-Security-Policy forbids scripts and every outside resource: queries are written by strangers.
+    """
+    simulated = _simulated(summary, data)
+    source: str = data.confidence_source
+    source += " (simulated)" if simulated and source == "verdicts" else ""
+    scores = {author: summary.get(author) for author in AUTHORS}
+    outputs = [summary.get(key) or 0 for key in ("labelled", "rejected", "failed")]
+    page = _template().render(
+        summary=summary,
+        data=data,
+        simulated=simulated,
+        published=bool(summary.get("published")),
+        verdict=_verdict(summary),
+        tiles=_tiles(summary),
+        adds_up=summary.get("queries") == sum(outputs),
+        asked=_asked(summary.get("asked_teacher"), summary.get("queries")),
+        plots=[
+            plots.quality(scores),
+            plots.coverage(data.traffic, data.head_cut),
+            plots.reliability(data.confidence, source),
+            plots.times(summary.get("seconds") or {}),
+            plots.losses(data.losses),
+        ],
+        facts=_facts(summary),
+        scores={author: found for author, found in scores.items() if found},
+        verdicts=sorted(data.verdicts, key=lambda verdict: verdict.decision == "right")[:EXAMPLES],
+        rejected=data.rejected[:EXAMPLES],
+    )
+    write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _template() -> jinja2.Template:
+    folder = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True)
+    environment.filters |= {"clip": _clip, "percent": _percent, "interval": _interval, "count": _count}
+    return environment.get_template("report.html.j2")
+
+
+def _simulated(summary: Mapping[str, Any], data: ReportData) -> bool:
+    judgement = summary.get("judgement") or {}
+    return bool(judgement.get("simulated")) or any(verdict.simulated for verdict in data.verdicts)
+
+
+def _verdict(summary: Mapping[str, Any]) -> str:
+    """The night's outcome in one sentence."""
+    release = summary.get("release")
+    if summary.get("published"):
+        return f"Published as release {release}."
+    refused = [check["name"] for check in summary.get("gate") or [] if not check["passed"]]
+    why = f"the gate refused ({', '.join(refused)})" if refused else "the night ended before a release was made"
+    return f"Not published: {why}. " + (f"Release {release} stays in use." if release else "There is no release yet.")
+
+
+def _tiles(summary: Mapping[str, Any]) -> list[Tile]:
+    tiles = []
+    for author, tone in zip(AUTHORS, AUTHORS, strict=True):
+        if found := summary.get(author):
+            under = f"95% interval {_interval(found['f1_interval'])}"
+            tiles.append(Tile(f"{author.capitalize()} F1", _percent(found["f1"]), under, tone, figure=True))
+        else:
+            tiles.append(Tile(f"{author.capitalize()} F1", "not measured", "no gold answers", tone, figure=False))
+    share, entries = summary.get("head_traffic_share"), summary.get("head_entries")
+    if entries and share is not None:
+        tiles.append(Tile("Head traffic share", _percent(share), f"{entries:,} queries", "muted", figure=True))
+    else:
+        tiles.append(Tile("Head traffic share", "no head", "nothing was published", "muted", figure=False))
+    checks = summary.get("gate") or []
+    good = sum(bool(check["passed"]) for check in checks)
+    outcome, tone = ("published", "good") if summary.get("published") else ("not published", "bad")
+    under = f"{good} of {len(checks)} gate checks passed" if checks else "the gate was not reached"
+    return [*tiles, Tile("Release", outcome, under, tone, figure=False)]
+
+
+def _asked(asked: int | None, queries: int | None) -> str:
+    if asked is None:
+        return "How often the teacher was asked was not counted."
+    if asked == 0:
+        return "The teacher was asked nothing: every label was there already."
+    if asked == queries:
+        return "The teacher was asked about every one of them."
+    return f"The teacher was asked about {asked:,}; the others' labels were there already."
+
+
+def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows of the "what was published" table."""
+    published, release = bool(summary.get("published")), summary.get("release")
+    facts = [
+        ("Release", str(release) if published else "none this night"),
+        ("In use", str(release) if release else "no release yet"),
+        ("Head", f"{_count(summary.get('head_entries') or None)} queries"),
+        ("Its traffic share", _percent(summary["head_traffic_share"]) if summary.get("head_traffic_share") else "none"),
+    ]
+    for author in ("teacher", "student"):
+        size = summary.get(f"{author}_size") or {}
+        facts += [(f"{author.capitalize()} {name.replace('_', ' ')}", _plain(value)) for name, value in size.items()]
+    return facts
+
+
+def _plain(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def _clip(value: object) -> str:
+    """At most MAX_SHOWN characters, control characters shown as U+FFFD."""
+    text = str(value)
+    text = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
+    return "".join(char if char.isprintable() or char.isspace() else "\ufffd" for char in text)
+
+
+def _percent(value: float | None) -> str:
+    return f"{100 * value:.1f}%" if isinstance(value, int | float) else "not measured"
+
+
+def _interval(value: Sequence[float] | None) -> str:
+    return f"{100 * value[0]:.1f} to {100 * value[1]:.1f}%" if value else "not measured"
+
+
+def _count(value: int | None) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else "no"

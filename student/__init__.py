@@ -1,0 +1,1 @@
+"""labels -> model: the dataset, LoRA training, the merge, the served student."""

@@ -1,0 +1,90 @@
+"""The student's dataset: accepted labels, people's corrections first, nothing that evaluates (invariant 6)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rapidfuzz import fuzz, process
+
+from labels.errors import InputError
+from labels.files import digest, fresh_folder, read_manifest, write_manifest, write_parquet
+from labels.records import Label, Verdict, split_of
+from labels.task import Task
+
+NEAR = 90.0
+"""Two queries are near-duplicates from this token-sort ratio on (0 to 100: equal words in any order give 100)."""
+MINIMUM_ROWS = 100
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A finished dataset: its folder, and how many rows it holds and leaves out."""
+
+    folder: Path
+    rows: int
+    corrected: int
+    held_out: int
+    near_gold: int
+    built: bool
+
+
+def build_dataset(
+    task: type[Task],
+    labels: Sequence[Label],
+    verdicts: Sequence[Verdict],
+    gold: Mapping[str, Task],
+    root: Path,
+) -> Dataset:
+    """Write the training rows (columns query, value) under `root`, unless they are there already.
+
+    Left out: labels not accepted, queries of the dev and test splits, every query of `gold` that is not in the train
+    split, and near-duplicates of any of these that evaluates. Raises InputError where too few rows are left.
+    """
+    corrections = {v.query: v.value for v in verdicts if v.decision == "corrected" and v.value}
+    accepted = [label for label in labels if label.status == "accepted" and label.value]
+    evaluating = sorted({query for query in gold if split_of(query) != "train"})
+    candidates = [label for label in accepted if split_of(label.query) == "train"]
+    near = near_duplicates([label.query for label in candidates], evaluating)
+    kept = [label for label, close in zip(candidates, near, strict=True) if not close]
+    rows = sorted((label.query, corrections.get(label.query) or str(label.value)) for label in kept)
+    if len(rows) < MINIMUM_ROWS:
+        raise InputError(
+            f"the student's dataset has {len(rows)} rows of {len(labels)} labels, wanted at least {MINIMUM_ROWS}: "
+            "give a longer log, or see `stillhouse labels` for what was rejected"
+        )
+    folder = root / digest(task.name, task.version(), rows)
+    facts = {
+        "rows": len(rows),
+        "corrected": sum(query in corrections for query, _ in rows),
+        "held_out": len(accepted) - len(candidates),
+        "near_gold": len(candidates) - len(kept),
+    }
+    built = read_manifest(folder) is None
+    if built:
+        fresh_folder(folder)
+        queries, values = zip(*rows, strict=True)
+        write_parquet(folder / "train.parquet", pa.table({"query": queries, "value": values}))
+        write_manifest(folder, task=task.name, task_version=task.version(), **facts)
+    return Dataset(folder, built=built, **facts)
+
+
+def read_dataset(folder: Path) -> list[tuple[str, str]]:
+    """The (query, value) rows of a finished dataset."""
+    table = pq.read_table(folder / "train.parquet")
+    return list(zip(table["query"].to_pylist(), table["value"].to_pylist(), strict=True))
+
+
+def near_duplicates(queries: Sequence[str], against: Sequence[str]) -> list[bool]:
+    """Whether each query is equal or near to any of `against`."""
+    if not against:
+        return [False] * len(queries)
+    close: list[bool] = []
+    for start in range(0, len(queries), 1000):
+        scores = process.cdist(
+            queries[start : start + 1000], against, scorer=fuzz.token_sort_ratio, score_cutoff=NEAR, dtype=np.uint8
+        )
+        close += (scores.max(axis=1) >= NEAR).tolist()
+    return close

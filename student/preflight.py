@@ -1,0 +1,79 @@
+"""The pre-flight: on real batches, exactly the label's tokens carry loss, as the server will render them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from labels.errors import PreflightError
+from labels.prompt import messages
+from labels.task import Task
+
+IGNORED = -100
+
+
+def check_batches(
+    batches: Iterable[Mapping[str, Any]],
+    tokenizer: Any,  # noqa: ANN401 - any Hugging Face tokenizer
+    task: type[Task],
+    rows: Mapping[str, str],
+) -> int:
+    """Compare every row of `batches` (input_ids, labels, attention_mask) with the dataset and the chat template.
+
+    `rows` maps a query to its answer. Returns how many rows were checked; raises PreflightError on the first that is
+    wrong, showing its tokens.
+    """
+    expected = {}
+    for query, value in rows.items():
+        prompt = tokenizer.apply_chat_template(
+            messages(task, query), tokenize=True, add_generation_prompt=True, return_dict=False
+        )
+        expected[tuple(prompt)] = value
+    checked = 0
+    for batch in batches:
+        columns = (batch[name].tolist() for name in ("input_ids", "labels", "attention_mask"))
+        for ids, labels, mask in zip(*columns, strict=True):
+            real = sum(mask)
+            _check_row(ids[:real], labels[:real], labels[real:], tokenizer, expected)
+            checked += 1
+    if not checked:
+        raise PreflightError("the pre-flight saw no training batch at all; wanted at least one")
+    return checked
+
+
+def _check_row(
+    ids: list[int],
+    labels: list[int],
+    padding: list[int],
+    tokenizer: Any,  # noqa: ANN401
+    expected: Mapping[tuple[int, ...], str],
+) -> None:
+    start = next((place for place, label in enumerate(labels) if label != IGNORED), None)
+    if start is None:
+        raise PreflightError(f"a training row carries no loss at all: {_show(ids, labels, tokenizer)}")
+    if labels[start:] != ids[start:] or any(label != IGNORED for label in padding):
+        raise PreflightError(f"the loss mask has holes or covers padding: {_show(ids, labels, tokenizer)}")
+    value = expected.get(tuple(ids[:start]))
+    if value is None:
+        raise PreflightError(
+            "a training prompt is not what the server will render (chat template, special tokens or truncation): "
+            + _show(ids, labels, tokenizer)
+        )
+    if ids[-1] not in _ends(tokenizer):
+        raise PreflightError(f"a training row was truncated or has no end token: {_show(ids, labels, tokenizer)}")
+    answer = tokenizer.decode(ids[start:], skip_special_tokens=True)
+    if _plain(answer) != _plain(value):
+        raise PreflightError(f"the tokens with loss spell {answer!r}, wanted {value!r}: {_show(ids, labels, tokenizer)}")
+
+
+def _ends(tokenizer: Any) -> set[int]:  # noqa: ANN401
+    """The tokens that may end a turn: EOS, and Llama 3's end of turn, which a base tokenizer does not call EOS."""
+    ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|eot_id|>")}
+    return ends - {None, tokenizer.unk_token_id}
+
+
+def _plain(text: str) -> str:
+    return "".join(text.split())  # a byte-level tokenizer may put a space before a value
+
+
+def _show(ids: list[int], labels: list[int], tokenizer: Any) -> str:  # noqa: ANN401
+    tokens = tokenizer.convert_ids_to_tokens(ids)
+    return " ".join(f"[{t}]" if label != IGNORED else t for t, label in zip(tokens, labels, strict=True))

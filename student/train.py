@@ -1,0 +1,156 @@
+"""LoRA training by TRL's `SFTTrainer`: completion-only loss, resumed from the last checkpoint after a kill."""
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from labels.files import digest, read_manifest, write_manifest, write_text
+from labels.models import model_identity
+from labels.prompt import messages
+from labels.task import Task
+from student.dataset import read_dataset
+from student.preflight import check_batches
+
+PREFLIGHT_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a student is trained; everything here is part of the adapter's identity."""
+
+    base: str
+    revision: str | None
+    rank: int
+    alpha: int
+    target_modules: str | list[str]
+    modules_to_save: list[str] | None
+    learning_rate: float
+    epochs: int
+    batch: int
+    accumulate: int
+    max_length: int
+    dtype: str
+    quantise_base: bool
+    gradient_checkpointing: bool
+    seed: int
+
+
+def adapter_folder(recipe: Recipe, dataset: Path, root: Path) -> Path:
+    """Where the adapter of this recipe on this dataset lies, made or not."""
+    return root / digest(asdict(recipe), model_identity(recipe.base, recipe.revision), dataset.name)
+
+
+def train_adapter(
+    task: type[Task], recipe: Recipe, dataset: Path, root: Path, progress: Callable[[int, int, float], None]
+) -> tuple[Path, bool]:
+    """The adapter's folder, and whether it had to be trained. `progress` gets (step, steps, loss).
+
+    Raises PreflightError when a batch is not what it must be.
+    """
+    folder = adapter_folder(recipe, dataset, root)
+    if read_manifest(folder):
+        return folder, False
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = dict(read_dataset(dataset))
+    trainer = _trainer(task, recipe, rows, folder / "checkpoints", progress)
+    batches = itertools.islice(iter(trainer.get_train_dataloader()), PREFLIGHT_BATCHES)
+    checked = check_batches(batches, trainer.processing_class, task, rows)
+    started = any((folder / "checkpoints").glob("checkpoint-*/trainer_state.json"))
+    trainer.train(resume_from_checkpoint=True if started else None)
+    trainer.save_model(str(folder))
+    losses = [(row["step"], row["loss"]) for row in trainer.state.log_history if "loss" in row]
+    write_text(folder / "losses.json", json.dumps(losses))
+    write_manifest(folder, recipe=asdict(recipe), dataset=dataset.name, rows=len(rows), preflight_rows=checked)
+    return folder, True
+
+
+def _trainer(
+    task: type[Task], recipe: Recipe, rows: dict[str, str], checkpoints: Path, progress: Callable[[int, int, float], None]
+) -> Any:  # noqa: ANN401 - trl.SFTTrainer, imported here because it is heavy
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    model, tokenizer = load_base(recipe)
+    data = Dataset.from_list(
+        [
+            {"prompt": messages(task, query), "completion": [{"role": "assistant", "content": value}]}
+            for query, value in rows.items()
+        ]
+    )
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        target_modules=recipe.target_modules,
+        modules_to_save=recipe.modules_to_save,
+        ensure_weight_tying=bool(recipe.modules_to_save),
+    )
+    config = SFTConfig(
+        output_dir=str(checkpoints),
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=recipe.batch,
+        gradient_accumulation_steps=recipe.accumulate,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=10,
+        max_length=recipe.max_length,
+        completion_only_loss=True,
+        packing=False,
+        bf16=recipe.dtype == "bfloat16",
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        save_strategy="epoch",
+        save_total_limit=1,
+        logging_steps=10,
+        disable_tqdm=True,
+        report_to="none",
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        dataloader_pin_memory=False,
+        push_to_hub=False,
+    )
+    return SFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=data,
+        processing_class=tokenizer,
+        peft_config=lora,
+        callbacks=[_callback(progress)],
+    )
+
+
+def load_base(recipe: Recipe, dtype: str | None = None) -> tuple[Any, Any]:
+    """The base model and its tokenizer; in 4-bit NF4 where the recipe quantises it (QLoRA)."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    precision = getattr(torch, dtype or recipe.dtype)
+    quantisation = None
+    if recipe.quantise_base and dtype is None:
+        quantisation = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=precision, bnb_4bit_use_double_quant=True
+        )
+    model = AutoModelForCausalLM.from_pretrained(
+        recipe.base, revision=recipe.revision, dtype=precision, quantization_config=quantisation, use_safetensors=True
+    )
+    tokenizer = AutoTokenizer.from_pretrained(recipe.base, revision=recipe.revision)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def _callback(progress: Callable[[int, int, float], None]) -> Any:  # noqa: ANN401 - a transformers.TrainerCallback
+    from transformers import TrainerCallback
+
+    class Report(TrainerCallback):
+        """Passes step and loss on."""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ANN401
+            """After every few steps."""
+            if logs and "loss" in logs:
+                progress(state.global_step, state.max_steps, float(logs["loss"]))
+
+    return Report()
