@@ -21,7 +21,7 @@ CONNECTIONS = 32
 
 def connect(url: str) -> redis.Redis:
     """A client for publishing. Connects at its first command. Raises SettingsError for a URL that is none."""
-    return _from_url(redis.Redis.from_url, url, Retry(NoBackoff(), 1))
+    return _from_url(redis.Redis.from_url, url, Retry(NoBackoff(), 1), ANSWER_SECONDS)
 
 
 def connect_async(url: str) -> redis.asyncio.Redis:
@@ -29,7 +29,9 @@ def connect_async(url: str) -> redis.asyncio.Redis:
 
     It errs where more than CONNECTIONS are wanted at once; `Lookup` lets its callers wait. Raises as `connect` does.
     """
-    return _from_url(redis.asyncio.Redis.from_url, url, AsyncRetry(NoBackoff(), 1))
+    # No timeout of redis-py's own: that is a wait_for, which in Python 3.11 now and then swallows the cancellation by
+    # which Lookup's deadline ends a question. (It costs a task a command, too.)
+    return _from_url(redis.asyncio.Redis.from_url, url, AsyncRetry(NoBackoff(), 1), None)
 
 
 @contextmanager
@@ -52,12 +54,12 @@ def address(client: redis.Redis) -> str:
     return f"redis://{given.get('host', 'localhost')}:{given.get('port', 6379)}"
 
 
-def _from_url(make: Callable[..., Client], url: str, retry: object) -> Client:
+def _from_url(make: Callable[..., Client], url: str, retry: object, answer_seconds: float | None) -> Client:
     try:
         return make(
             url,
             socket_connect_timeout=CONNECT_SECONDS,
-            socket_timeout=ANSWER_SECONDS,
+            socket_timeout=answer_seconds,
             max_connections=CONNECTIONS,
             retry=retry,
         )

@@ -2,64 +2,55 @@
 
     python -m demo.write FOLDER --rows 200000 --seed 7
 
-FOLDER gets catalogue.parquet, log.parquet, gold/gold.parquet and, last, manifest.json.
+FOLDER gets catalogue.parquet, log.parquet and, in gold/, held_out.parquet (a query in seven, for measuring) and
+reviewer.parquet (all, for the simulated reviewer); last, manifest.json.
 """
 
 import argparse
-import json
-import os
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from demo.shop import VERSION, make_log, make_shop
+from labels.files import digest, read_manifest, write_manifest, write_parquet
+
+ROWS, SEED, QUERIES = 200_000, 7, 12_000
+HELD_OUT = 7
 
 
-def write_demo(folder: Path, rows: int = 200_000, seed: int = 7) -> None:
-    """Write the demo shop of that seed with a log of `rows` rows; nothing to do when it is there."""
-    manifest = folder / "manifest.json"
-    asked = {"generator": VERSION, "seed": seed, "rows": rows}
-    if manifest.exists():
-        there = json.loads(manifest.read_text())
-        if asked.items() <= there.items():
-            return
-        manifest.unlink()  # what follows makes it untrue
-    shop = make_shop(seed=seed)
+def write_demo(folder: Path, rows: int = ROWS, seed: int = SEED, queries: int = QUERIES) -> None:
+    """Write the demo shop of that seed, `queries` distinct queries and a log of `rows` rows, unless it is there."""
+    asked = {"generator": VERSION, "seed": seed, "rows": rows, "pool": queries}
+    there = read_manifest(folder)
+    if there and asked.items() <= there.items():
+        return
+    (folder / "manifest.json").unlink(missing_ok=True)  # what follows makes it untrue
+    shop = make_shop(seed=seed, queries=queries)
     tables = {
         "catalogue.parquet": shop.catalogue,
         "log.parquet": make_log(shop, rows, seed=seed),
-        "gold/gold.parquet": shop.pool,
+        "gold/reviewer.parquet": shop.pool,
+        "gold/held_out.parquet": shop.pool.filter(pa.array(map(held_out, shop.pool["query"].to_pylist()))),
     }
     for name, table in tables.items():
-        _write_table(folder / name, table)
-    counts = {name: table.num_rows for name, table in tables.items()}
-    _write_text(manifest, json.dumps(asked | {"counts": counts}, indent=2) + "\n")
+        write_parquet(folder / name, table)
+    write_manifest(folder, **asked, counts={name: table.num_rows for name, table in tables.items()})
 
 
-def _write_table(path: Path, table: pa.Table) -> None:
-    """A Parquet file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    pq.write_table(table, part, compression="zstd")
-    os.replace(part, path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    """A text file that is there whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
+def held_out(query: str) -> bool:
+    """Whether a query's gold measures and so may never train; by its hash, so the same in every log."""
+    return int(digest("held out", query), 16) % HELD_OUT == 0
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Write the invented shop: catalogue, log and gold.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--rows", type=int, default=200_000, help="rows of the log (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=7, help="another seed, another shop (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=ROWS, help="rows of the log (default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=QUERIES, help="distinct queries (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=SEED, help="another seed, another shop (default: %(default)s)")
     options = parser.parse_args()
-    write_demo(options.folder, options.rows, options.seed)
+    write_demo(options.folder, options.rows, options.seed, options.queries)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from labels.task import Task
 
 Status = Literal["accepted", "rejected", "failed"]
 Decision = Literal["right", "corrected", "cant_tell"]
-Split = Literal["train", "dev", "test"]
 Band = Literal["head", "torso", "tail"]
 
 
@@ -97,9 +96,3 @@ class Release:
 def label_identity(task: type[Task], query: str, model: str, prompt: str) -> str:
     """A label's identity is its content: task and version, query, teacher, and prompt (which holds the facts)."""
     return digest(task.name, task.version(), query, model, prompt)
-
-
-def split_of(query: str) -> Split:
-    """Which part of the gold a query belongs to, once and for all, by its hash: 80% train, 5% dev, 15% test."""
-    place = int(digest("split", query), 16) % 100
-    return "train" if place < 80 else "dev" if place < 85 else "test"

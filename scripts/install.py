@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTHONS = ("python3.12", "python3.11", "python3")
+PYTHONS = ("python3.11", "python3.12", "python3")  # first the one that the locks are resolved and tried on
 SERVED = ((3, 11), (3, 12))
 GLIBC = (2, 31)  # the oldest one that every wheel in the locks takes
 NEEDED_GB = {"cpu": 6, "gpu": 16}  # on disk, with room for what is being unpacked
@@ -42,7 +42,7 @@ class Machine:
 
     system: str = "Linux"
     processor: str = "x86_64"
-    glibc: tuple = GLIBC
+    glibc: tuple[int, ...] = GLIBC
     avx2: bool = True
     libnuma: bool = True
     gpu: bool = False
@@ -138,7 +138,7 @@ def check_machine(machine: Machine, *, fresh: bool = True) -> None:
 
 
 def choose_python() -> str:
-    """The first suitable Python among $PYTHON, or python3.12, python3.11, python3; SetupError if there is none."""
+    """The first suitable Python among $PYTHON, or python3.11, python3.12, python3; SetupError if there is none."""
     asked = os.environ.get("PYTHON", "").strip()
     seen = []
     for name in (asked,) if asked else PYTHONS:
@@ -181,6 +181,7 @@ class Progress:
     """One line that moves in a terminal, or one line every few seconds in a log, from pip's own output."""
 
     def __init__(self, lock: dict[str, str], site_packages: Path) -> None:
+        """Count against `lock`; what is unpacked already is seen in `site_packages`."""
         self.lock, self.site_packages = lock, site_packages
         self.seen: set[str] = set()
         self.now, self.size, self.unpacking = "", "", False
@@ -190,13 +191,15 @@ class Progress:
 
     def read(self, line: str) -> None:
         """Take one line that pip printed."""
-        found = re.match(r"(?:Collecting|Requirement already satisfied:) ([A-Za-z0-9._-]+)|Processing .*/([^/-]+)-", line)
+        found = re.match(r"(?:Collecting|Requirement already satisfied:) ([\w.-]+)|Processing .*/([^/-]+)-", line)
         if found:
             self.now, self.size = _normal(found[1] or found[2]), ""
             self.seen.add(self.now)
         elif line.startswith("Progress "):
             done, total = (int(word) / 1e6 for word in line.split()[1:4:2])
             self.size = f" {done:.0f} of {total:.0f} MB" if total > 5 else ""
+        elif line.startswith("$ pip"):
+            self.unpacking = False
         elif line.startswith("Installing collected packages"):
             self.unpacking = True
 
@@ -235,12 +238,13 @@ def pip(venv: Path, *arguments: str, progress: Progress | None = None) -> int:
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONUNBUFFERED": "1"}
     log_path = venv / "install.log"
     with log_path.open("a", encoding="utf-8") as log:
+        start = log.tell()
         log.write("$ pip " + " ".join(command[3:]) + "\n")
         log.flush()
         child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=venv.parent)
         # pip is silent while it unpacks, so the log is followed by the clock, not by the line.
         with log_path.open(encoding="utf-8", errors="replace") as follow:
-            follow.seek(0, os.SEEK_END)
+            follow.seek(start)
             tail, status = "", None
             while status is None:
                 try:
@@ -343,9 +347,11 @@ def main(root: Path = ROOT, machine: Machine | None = None) -> int:
         with (root / "pyproject.toml").open() as guard:
             try:
                 fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 print("Another set-up is running in this folder; waiting for it.", flush=True)
                 fcntl.flock(guard, fcntl.LOCK_EX)
+            except OSError:
+                pass  # a file system without locks
             install(root, machine)
     except SetupError as error:
         print(f"\nSet-up stopped. {error}", file=sys.stderr)

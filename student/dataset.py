@@ -1,6 +1,6 @@
 """The student's dataset: accepted labels, people's corrections first, nothing that evaluates (invariant 6)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rapidfuzz import fuzz, process
 
 from labels.errors import InputError
 from labels.files import digest, fresh_folder, read_manifest, write_manifest, write_parquet
-from labels.records import Label, Verdict, split_of
+from labels.records import Label, Verdict
 from labels.task import Task
 
 NEAR = 90.0
@@ -35,19 +35,19 @@ def build_dataset(
     task: type[Task],
     labels: Sequence[Label],
     verdicts: Sequence[Verdict],
-    gold: Mapping[str, Task],
+    gold: Collection[str],
     root: Path,
 ) -> Dataset:
     """Write the training rows (columns query, value) under `root`, unless they are there already.
 
-    Left out: labels not accepted, queries of the dev and test splits, every query of `gold` that is not in the train
-    split, and near-duplicates of any of these that evaluates. Raises InputError where too few rows are left.
+    Left out: labels not accepted, every query of `gold`, and their near-duplicates. Raises InputError where too few
+    rows are left.
     """
     corrections = {v.query: v.value for v in verdicts if v.decision == "corrected" and v.value}
     accepted = [label for label in labels if label.status == "accepted" and label.value]
-    evaluating = sorted({query for query in gold if split_of(query) != "train"})
-    candidates = [label for label in accepted if split_of(label.query) == "train"]
-    near = near_duplicates([label.query for label in candidates], evaluating)
+    evaluating = frozenset(gold)
+    candidates = [label for label in accepted if label.query not in evaluating]
+    near = near_duplicates([label.query for label in candidates], sorted(evaluating))
     kept = [label for label, close in zip(candidates, near, strict=True) if not close]
     rows = sorted((label.query, corrections.get(label.query) or str(label.value)) for label in kept)
     if len(rows) < MINIMUM_ROWS:

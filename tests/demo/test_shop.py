@@ -130,7 +130,7 @@ def test_the_log_and_the_catalogue_hold_no_gold(tmp_path: Path) -> None:
     catalogue = pq.read_table(tmp_path / "catalogue.parquet")
     assert catalogue.column_names == ["id", "title", "brand", "product", "category", "attributes"]
     assert [p.name for p in tmp_path.glob("*.parquet") if "gold" in p.name] == []
-    gold = pq.read_table(tmp_path / "gold" / "gold.parquet")
+    gold = pq.read_table(tmp_path / "gold" / "reviewer.parquet")
     assert gold.column_names == ["query", "product", "brand", "attributes"]
 
 

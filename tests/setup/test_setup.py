@@ -140,11 +140,12 @@ def test_an_install_killed_half_way_is_done_anew(house, monkeypatch, capfd):
     assert not (house.venv / "half-written").exists()
 
 
-def test_a_moved_folder_or_another_kind_of_machine_gets_a_new_venv(house, capfd):
+def test_a_moved_folder_or_another_kind_of_machine_gets_a_new_venv(house, monkeypatch, capfd):
     setup.main(house.root, setup.Machine())
     assert setup.main(house.root, setup.Machine(gpu=True)) == 0
     moved = house.root.parent / (house.root.name + "-moved")
     house.root.rename(moved)
+    monkeypatch.setenv("PYTHON", str(moved / "stub-python"))
     assert setup.main(moved, setup.Machine(gpu=True)) == 0
     assert capfd.readouterr().out.count("making it anew") == 2
 

@@ -1,0 +1,255 @@
+"""Settings: a profile (TOML), then the environment, then flags; unknown keys are refused with the nearest valid name.
+
+Loads without torch, vLLM or FAISS. Environment variables: STILLHOUSE_TEACHER__MODEL sets teacher.model.
+"""
+
+import difflib
+import importlib
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from labels.errors import SettingsError
+from labels.task import Task
+
+ROOT = Path(__file__).resolve().parent.parent
+PROFILES = ROOT / "profiles"
+ENVIRONMENT = "STILLHOUSE_"
+DEFAULT_WORK = "stillhouse-data"
+
+
+class Section(BaseModel):
+    """Base of every section."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class LogSettings(Section):
+    """The query log: its file and its columns' names."""
+
+    path: str | None = None
+    query: str = "query"
+    time: str | None = None
+    count: str | None = None
+    half_life_days: float | None = Field(None, gt=0)
+
+
+class CatalogueSettings(Section):
+    """The catalogue: its file and its columns' names."""
+
+    path: str | None = None
+    title: str = "title"
+    brand: str | None = "brand"
+    product: str | None = None
+
+
+class GoldSettings(Section):
+    """Held-out gold: a file with a query column and one column a field of the task."""
+
+    path: str | None = None
+    query: str = "query"
+
+
+class TeacherSettings(Section):
+    """The teacher and how it is asked; `engine` is passed to vLLM as it is."""
+
+    model: str
+    revision: str | None = None
+    facts: int = Field(3, ge=0, le=20)
+    max_tokens: int = Field(64, ge=8)
+    engine: dict[str, str | int | float | bool] = {}
+
+
+class StudentSettings(Section):
+    """The student's base and LoRA recipe; `server` becomes `vllm serve` options."""
+
+    base: str
+    revision: str | None = None
+    rank: int = Field(32, ge=1)
+    alpha: int = Field(64, ge=1)
+    target_modules: str | list[str] = "all-linear"
+    modules_to_save: list[str] | None = None
+    learning_rate: float = Field(2e-4, gt=0)
+    epochs: int = Field(2, ge=1)
+    batch: int = Field(16, ge=1)
+    accumulate: int = Field(1, ge=1)
+    max_length: int = Field(512, ge=32)
+    dtype: str = Field("bfloat16", pattern="^(bfloat16|float16|float32)$")
+    quantise_base: bool = False
+    gradient_checkpointing: bool = True
+    max_tokens: int = Field(64, ge=8)
+    start_seconds: float = Field(600, gt=0)
+    server: dict[str, str | int | float | bool] = {}
+
+
+class ReviewSettings(Section):
+    """The sample people verify; `simulated` has the demo's reviewer answer from the gold."""
+
+    sample: int = Field(300, ge=0)
+    simulated: bool = False
+
+
+class GateSettings(Section):
+    """What a night must reach to publish."""
+
+    teacher_precision: float = Field(0.85, ge=0, le=1)
+    teacher_f1: float = Field(0.85, ge=0, le=1)
+    student_ratio: float = Field(0.9, ge=0, le=1)
+    max_invalid: float = Field(0.001, ge=0, le=1)
+
+
+class CacheSettings(Section):
+    """The head and its Redis; without a URL the profile starts a redis-server of its own."""
+
+    head_share: float = Field(0.98, gt=0, le=1)
+    redis_url: str | None = None
+    deadline_ms: float = Field(300, gt=0)
+
+
+class ServeSettings(Section):
+    """The HTTP lookup service."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8017, ge=1, le=65535)
+
+
+class ScheduleSettings(Section):
+    """When the night runs: a cron line in a time zone."""
+
+    cron: str = "0 2 * * *"
+    timezone: str = "UTC"
+
+
+class Settings(Section):
+    """A whole profile."""
+
+    profile: str = "laptop"
+    work: str = DEFAULT_WORK
+    task: str = "labels.semantic_roles:SemanticRoles"
+    seed: int = 0
+    log: LogSettings = LogSettings()
+    catalogue: CatalogueSettings = CatalogueSettings()
+    gold: GoldSettings = GoldSettings()
+    teacher: TeacherSettings
+    student: StudentSettings
+    review: ReviewSettings = ReviewSettings()
+    gate: GateSettings = GateSettings()
+    cache: CacheSettings = CacheSettings()
+    serve: ServeSettings = ServeSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+
+    @property
+    def folder(self) -> Path:
+        """The work folder, absolute: all state lies under it."""
+        return Path(self.work).expanduser().resolve()
+
+    def task_class(self) -> type[Task]:
+        """The task, imported from `module:Class`. Raises SettingsError where it is not there."""
+        module, _, name = self.task.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise SettingsError(f"task = {self.task!r}: wanted module:Class of a labels.task.Task, got {error}") from None
+        if not (isinstance(found, type) and issubclass(found, Task)):
+            raise SettingsError(f"task = {self.task!r} is no subclass of labels.task.Task")
+        return found
+
+
+def load_settings(
+    profile: str = "laptop",
+    changes: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """The settings of `profile` (a shipped name or a TOML file), changed by environment and then by `changes`.
+
+    `changes` maps dotted keys (teacher.model) to values. Raises SettingsError naming the key, what was wanted and, for
+    an unknown key, the nearest valid one.
+    """
+    values = _read_profile(profile)
+    env = os.environ if environment is None else environment
+    for name, text in sorted(env.items()):
+        if name.startswith(ENVIRONMENT):
+            key = name.removeprefix(ENVIRONMENT).lower().replace("__", ".")
+            _put(values, key, _parse(text), f"the environment's {name}")
+    for key, value in (changes or {}).items():
+        _put(values, key, value, f"--set {key}")
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(f"profile {profile}: {_explain(error)}") from None
+    return _with_root(settings)
+
+
+def parse_sets(pairs: Sequence[str]) -> dict[str, object]:
+    """Flags of the form key=value; values are TOML where they parse as such, else plain text."""
+    changes: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise SettingsError(f"--set {pair}: wanted key=value, such as --set log.query=search_term")
+        changes[key.strip()] = _parse(text.strip())
+    return changes
+
+
+def _read_profile(profile: str) -> dict[str, Any]:
+    path = Path(profile) if profile.endswith(".toml") else PROFILES / f"{profile}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.toml")))
+        raise SettingsError(f"no profile {profile!r}; wanted one of {known}, or the path of a .toml file")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"profile {path} is not valid TOML: {error}") from None
+    return {"profile": path.stem, **values}
+
+
+def _put(values: dict[str, Any], key: str, value: object, source: str) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise SettingsError(f"{source}: {section} is not a section")
+    values[last] = value
+
+
+def _parse(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, _all_keys(Settings), n=1, cutoff=0.4)
+            lines.append(f"there is no setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        else:
+            lines.append(f"{key}: {problem['msg']}, got {problem.get('input')!r}")
+    return "; ".join(lines)
+
+
+def _all_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in section.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _all_keys(field.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def _with_root(settings: Settings) -> Settings:
+    """Models shipped with the project are named relative to it, wherever the command is run from."""
+
+    def found(model: str) -> str:
+        return str(ROOT / model) if not Path(model).exists() and (ROOT / model).is_dir() else model
+
+    teacher = settings.teacher.model_copy(update={"model": found(settings.teacher.model)})
+    student = settings.student.model_copy(update={"base": found(settings.student.base)})
+    return settings.model_copy(update={"teacher": teacher, "student": student})

@@ -1,0 +1,104 @@
+"""Asking the served student: one query, one structured answer, over the OpenAI chat protocol."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from labels.confidence import field_confidence
+from labels.errors import EngineError, InputError
+from labels.guardrails import check
+from labels.prompt import messages
+from labels.task import Task
+
+
+class StudentClient:
+    """An async client of a vLLM server; `name` is the model it must be serving."""
+
+    def __init__(self, url: str, name: str, task: type[Task], max_tokens: int, timeout: float = 30.0) -> None:
+        self.name, self._task, self._max_tokens = name, task, max_tokens
+        limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+        self._http = httpx.AsyncClient(base_url=url, timeout=timeout, limits=limits, trust_env=False)
+
+    async def ask(self, query: str) -> tuple[str, float]:
+        """The student's JSON for `query` (in normal form) and its confidence, 0 to 1: that of its least sure field.
+
+        Raises EngineError where the server can't be reached, refuses, or answers cut short.
+        """
+        try:
+            response = await self._http.post("/v1/chat/completions", json=self._request(query))
+            response.raise_for_status()
+            choice = response.json()["choices"][0]
+            text: str = choice["message"]["content"] or ""
+            tokens = choice["logprobs"]["content"]
+        except (httpx.HTTPError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise EngineError(f"the student's server gave no answer: {type(error).__name__}: {error}") from error
+        if choice["finish_reason"] != "stop":
+            raise EngineError(f"the student's answer was cut short after {len(tokens)} tokens")
+        pieces = [(token["token"], token["logprob"]) for token in tokens]
+        try:
+            confidence = min(field_confidence(self._task, text, pieces).values())
+        except ValueError as error:
+            raise EngineError(f"the student's answer is not the task's JSON: {text[:200]!r}") from error
+        return text, confidence
+
+    async def rendered(self, query: str) -> list[int]:
+        """The prompt's token ids as the server renders them."""
+        body = {"model": self.name, "messages": messages(self._task, query), "add_generation_prompt": True}
+        response = await self._http.post("/tokenize", json=body)
+        response.raise_for_status()
+        tokens: list[int] = response.json()["tokens"]
+        return tokens
+
+    async def __aenter__(self) -> Self:
+        """The client itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    def _request(self, query: str) -> dict[str, Any]:
+        schema = {"name": self._task.name, "schema": self._task.json_schema()}
+        return {
+            "model": self.name,
+            "messages": messages(self._task, query),
+            "temperature": 0.0,
+            "max_tokens": self._max_tokens,
+            "logprobs": True,
+            "response_format": {"type": "json_schema", "json_schema": schema},
+        }
+
+
+async def ask_all(
+    client: StudentClient, task: type[Task], queries: Sequence[str], at_once: int, progress: Callable[[int], None]
+) -> list[tuple[Task, float] | None]:
+    """The student's guarded answer and confidence for each query; None where it is invalid or a guardrail refuses it.
+
+    Raises EngineError where the very server fails on more than a tenth of them: that is no measurement.
+    """
+    gate = asyncio.Semaphore(at_once)
+    failures: list[str] = []
+
+    async def one(query: str) -> tuple[Task, float] | None:
+        async with gate:
+            try:
+                text, confidence = await client.ask(query)
+                answer = task.parse(text)
+            except InputError:
+                return None
+            except EngineError as error:
+                failures.append(str(error))
+                return None
+            finally:
+                progress(1)
+        return None if check(answer, query) else (answer, confidence)
+
+    answers = await asyncio.gather(*(one(query) for query in queries))
+    if len(failures) > len(queries) / 10:
+        raise EngineError(f"the student's server failed on {len(failures)} of {len(queries)} queries: {failures[0]}")
+    return list(answers)
