@@ -93,8 +93,8 @@ def _earlier(serving: Release | None, history: list[Release], wanted: str | None
                 return known
         names = ", ".join(known.release for known in history)
         raise PublishError(f"wanted release {wanted}, got no such one; there are: {names}")
-    names = [known.release for known in history]
-    place = names.index(serving.release) if serving.release in names else len(names)
+    order = [known.release for known in history]
+    place = order.index(serving.release) if serving.release in order else len(order)
     if place == 0:
         raise PublishError(f"there is no release before {serving.release}, the first one; it stays served")
     return history[place - 1]

@@ -44,9 +44,9 @@ def adapter_folder(recipe: Recipe, dataset: Path, root: Path) -> Path:
 
 
 def train_adapter(
-    task: type[Task], recipe: Recipe, dataset: Path, root: Path, progress: Callable[[int, int, float], None]
+    task: type[Task], recipe: Recipe, dataset: Path, root: Path, progress: Callable[[int], None]
 ) -> tuple[Path, bool]:
-    """The adapter's folder, and whether it had to be trained. `progress` gets (step, steps, loss).
+    """The adapter's folder, and whether it had to be trained. `progress` gets the step reached.
 
     Raises PreflightError when a batch is not what it must be.
     """
@@ -68,10 +68,11 @@ def train_adapter(
 
 
 def _trainer(
-    task: type[Task], recipe: Recipe, rows: dict[str, str], checkpoints: Path, progress: Callable[[int, int, float], None]
+    task: type[Task], recipe: Recipe, rows: dict[str, str], checkpoints: Path, progress: Callable[[int], None]
 ) -> Any:  # noqa: ANN401 - trl.SFTTrainer, imported here because it is heavy
     from datasets import Dataset
     from peft import LoraConfig
+    from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
     model, tokenizer = load_base(recipe)
@@ -112,7 +113,7 @@ def _trainer(
         dataloader_pin_memory=False,
         push_to_hub=False,
     )
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=model,
         args=config,
         train_dataset=data,
@@ -120,6 +121,8 @@ def _trainer(
         peft_config=lora,
         callbacks=[_callback(progress)],
     )
+    trainer.remove_callback(PrinterCallback)  # the losses are kept in the adapter's folder
+    return trainer
 
 
 def load_base(recipe: Recipe, dtype: str | None = None) -> tuple[Any, Any]:
@@ -142,15 +145,14 @@ def load_base(recipe: Recipe, dtype: str | None = None) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _callback(progress: Callable[[int, int, float], None]) -> Any:  # noqa: ANN401 - a transformers.TrainerCallback
+def _callback(progress: Callable[[int], None]) -> Any:  # noqa: ANN401 - a transformers.TrainerCallback
     from transformers import TrainerCallback
 
     class Report(TrainerCallback):
-        """Passes step and loss on."""
+        """Passes the step on."""
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ANN401
+        def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401
             """After every few steps."""
-            if logs and "loss" in logs:
-                progress(state.global_step, state.max_steps, float(logs["loss"]))
+            progress(state.global_step)
 
     return Report()

@@ -35,17 +35,18 @@ def pid_of(folder):
 
 
 USER = (
-    "import pathlib, sys, time\n"
+    "import pathlib, sys\n"
     "from tests.cache.test_services import using\n"
     "with using(pathlib.Path(sys.argv[1])) as url:\n"
     "    print(url, flush=True)\n"
-    "    time.sleep(float(sys.argv[2]))\n"
+    "    sys.stdin.read()\n"
 )
 
 
-def user(folder, seconds=60.0):
-    command = [sys.executable, "-c", USER, str(folder), str(seconds)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def user(folder):
+    """Another process that uses it until its standard input is closed."""
+    command = [sys.executable, "-c", USER, str(folder)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_it_runs_while_it_is_used_and_no_longer(tmp_path):
@@ -67,8 +68,10 @@ def test_users_share_one_and_the_last_one_stops_it(tmp_path):
 
 
 def test_users_that_come_at_once_start_one(tmp_path):
-    processes = [user(tmp_path, 1.0) for _ in range(4)]
-    urls = {process.communicate()[0] for process in processes}
+    processes = [user(tmp_path) for _ in range(4)]
+    urls = {process.stdout.readline() for process in processes}
+    for process in processes:
+        process.communicate()
     assert len(urls) == 1
     assert [process.returncode for process in processes] == [0] * 4
     assert not answers(urls.pop().strip())
@@ -76,10 +79,10 @@ def test_users_that_come_at_once_start_one(tmp_path):
 
 def test_another_process_keeps_it_running_when_its_starter_leaves(tmp_path):
     with using(tmp_path) as url:
-        other = user(tmp_path, 1.0)
+        other = user(tmp_path)
         assert other.stdout.readline().strip() == url
     assert answers(url)
-    other.wait()
+    other.communicate()
     assert not answers(url)
 
 

@@ -1,0 +1,104 @@
+"""A night: its settings, its folder and what it has open. Every stage takes one and can be called without Prefect."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from evals.gold import read_gold
+from flows.screen import Screen
+from flows.settings import Settings
+from labels.errors import BusyError, SettingsError
+from labels.files import write_text
+from labels.records import Label
+from labels.task import Task
+from labels.warehouse import Warehouse
+
+
+@dataclass(frozen=True)
+class Night:
+    """One run of the nightly flow. `open` holds the services it uses; they end with it."""
+
+    id: str
+    settings: Settings
+    screen: Screen
+    open: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def work(self) -> Path:
+        """The work folder."""
+        return self.settings.folder
+
+    @property
+    def folder(self) -> Path:
+        """This night's own folder."""
+        return self.work / "nights" / self.id
+
+    @cached_property
+    def task(self) -> type[Task]:
+        """The task."""
+        return self.settings.task_class()
+
+    @cached_property
+    def warehouse(self) -> Warehouse:
+        """The labels, verdicts and queries."""
+        return Warehouse(self.work / "warehouse")
+
+    @cached_property
+    def gold(self) -> dict[str, Task]:
+        """The held-out gold by query; empty where none is given."""
+        gold = self.settings.gold
+        return read_gold(Path(gold.path), gold.query, self.task) if gold.path else {}
+
+    @cached_property
+    def redis_url(self) -> str:
+        """The Redis to publish to; the profile's own is started at the first use."""
+        from cache.server import local_redis
+
+        given = self.settings.cache.redis_url
+        return given or self.open.enter_context(local_redis(self.work / "redis"))
+
+    def student_url(self, model: Path) -> str:
+        """The server of this student, started at the first use."""
+        from student.serve import served_student
+
+        s = self.settings.student
+        service = served_student(model, self.work / "services", s.server, s.dtype, s.start_seconds)
+        with self.screen.waiting(f"starting vLLM with {model.name}"):
+            return self.open.enter_context(service)
+
+    def queries(self) -> pa.Table:
+        """The night's queries, most frequent first: query, traffic, night, band."""
+        return pq.read_table(self.work / "warehouse" / "queries" / f"{self.id}.parquet")
+
+    @cached_property
+    def labels(self) -> list[Label]:
+        """The labels of the night's queries, in the queries' order, whenever they were made. After labelling only."""
+        return self.warehouse.labels(pq.read_table(self.folder / "requests.parquet")["identity"].to_pylist())
+
+
+@contextmanager
+def begin_night(settings: Settings, screen: Screen) -> Iterator[Night]:
+    """A new night that alone holds the work folder. Raises BusyError where another one does."""
+    work = settings.folder
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "night.lock").open("a") as lock, ExitStack() as stack:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(
+                f"another night is running in {work}; wait for it, or give this one its own folder with --work"
+            ) from None
+        for name, path in (("log", settings.log.path), ("catalogue", settings.catalogue.path)):
+            if not path:
+                raise SettingsError(f"no {name} is named; wanted --{name} FILE, or {name}.path in the profile")
+        night = Night(f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}", settings, screen, stack)
+        night.folder.mkdir(parents=True, exist_ok=False)
+        write_text(night.folder / "settings.json", settings.model_dump_json(indent=2, exclude={"cache": {"redis_url"}}))
+        yield night

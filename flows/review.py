@@ -1,0 +1,63 @@
+"""Stages: the sample for people, and what their verdicts say of the teacher."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from evals.gold import read_gold
+from evals.judge import Judgement, judge
+from evals.sample import audit_sample, unasked
+from flows.night import Night
+from labels.files import write_text
+from labels.records import Verdict
+
+
+def sample_labels(night: Night) -> int:
+    """Draw the sample, write what is still to be reviewed, and in the demo have it answered from the gold.
+
+    Returns how many labels are still to be reviewed by people.
+    """
+    queries = night.queries()
+    bands = dict(zip(queries["query"].to_pylist(), queries["band"].to_pylist(), strict=True))
+    sampled = audit_sample(night.labels, bands, night.settings.review.sample, night.settings.seed)
+    waiting = unasked(sampled, night.warehouse.verdicts())
+    if night.settings.review.simulated:
+        from demo.reviewer import simulated_verdicts
+
+        answers = read_gold(reviewer_gold(night), night.settings.gold.query, night.task)
+        night.warehouse.add_verdicts(simulated_verdicts(night.task, waiting, answers))
+        night.screen.say(f"  {len(sampled)} labels sampled; {len(waiting)} new verdicts, simulated from the gold")
+        waiting = []
+    else:
+        night.screen.say(f"  {len(sampled)} labels sampled, {len(waiting)} of them for people to review")
+    lines = [
+        json.dumps(asdict(one.label) | {"stratum": one.stratum, "inclusion_probability": one.inclusion_probability})
+        for one in waiting
+    ]
+    write_text(night.folder / "to_review.jsonl", "".join(line + "\n" for line in lines))
+    return len(waiting)
+
+
+def judge_teacher(night: Night) -> Judgement | None:
+    """The teacher's precision by the verdicts on the night's labels, with its interval; None without verdicts."""
+    judgement = judge(night_verdicts(night))
+    if judgement:
+        simulated = "simulated " if judgement.simulated else ""
+        figures = f"{judgement.precision:.3f} [{judgement.low:.3f}, {judgement.high:.3f}]"
+        night.screen.say(f"  teacher precision {figures} by {judgement.verdicts} {simulated}verdicts")
+    else:
+        night.screen.say("  no verdicts yet")
+    return judgement
+
+
+def night_verdicts(night: Night) -> list[Verdict]:
+    """The verdicts on the labels this night stands on."""
+    held = {one.identity for one in night.labels}
+    return [verdict for verdict in night.warehouse.verdicts() if verdict.identity in held]
+
+
+def reviewer_gold(night: Night) -> Path:
+    """The gold the simulated reviewer answers from: reviewer.parquet beside the held-out gold, else that itself."""
+    held_out = Path(str(night.settings.gold.path))
+    beside = held_out.with_name("reviewer.parquet")
+    return beside if beside.exists() else held_out

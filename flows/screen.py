@@ -1,0 +1,63 @@
+"""What one sees while a night runs: a progress bar with its rate for every long stage, a line for every finished one."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+
+class RateColumn(TextColumn):
+    """How many a second."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: object) -> Text:
+        """The rate, once there is one."""
+        speed = getattr(task, "finished_speed", None) or getattr(task, "speed", None)
+        return Text(f"{speed:,.0f}/s" if speed else "", style="cyan")
+
+
+class Screen:
+    """Where a night shows itself: the terminal, or plain lines where there is none."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+
+    def say(self, line: str) -> None:
+        """One line."""
+        self.console.print(line)
+
+    @contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A progress bar of `total` steps; call the result with how many more are done."""
+        columns = (
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.description:<28}"),
+            BarColumn(24),
+            TaskProgressColumn(),
+            MofNCompleteColumn(),
+            RateColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
+        )
+        with Progress(*columns, console=self.console, transient=self.console.is_terminal) as progress:
+            task = progress.add_task(what, total=total)
+            yield lambda more: progress.advance(task, more)
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """A spinner while something starts."""
+        with self.console.status(f"{what} …"):
+            yield

@@ -1,0 +1,76 @@
+"""Stage: the student. Dataset, LoRA, merge; each is skipped where it is there already."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows.night import Night
+from flows.review import night_verdicts
+from labels.files import read_manifest
+from student.dataset import build_dataset, read_dataset
+from student.merge import merge
+from student.train import Recipe, train_adapter
+
+PARITY_QUERIES = 64
+
+
+def train_student(night: Night) -> Path:
+    """The folder of the merged student trained on the night's labels."""
+    quiet_libraries()
+    dataset = build_dataset(night.task, night.labels, night_verdicts(night), night.gold, night.work / "datasets")
+    left_out = f"{dataset.held_out:,} held-out gold and {dataset.near_gold:,} near it left out"
+    night.screen.say(f"  {dataset.rows:,} rows ({dataset.corrected} corrected by people; {left_out})")
+    recipe = recipe_of(night)
+    steps = math.ceil(dataset.rows / (recipe.batch * recipe.accumulate)) * recipe.epochs
+    with night.screen.bar("training the student (LoRA)", steps) as advance, all_cores():
+        done = 0
+
+        def progress(step: int) -> None:
+            nonlocal done
+            advance(step - done)
+            done = step
+
+        adapter, trained = train_adapter(night.task, recipe, dataset.folder, night.work / "adapters", progress)
+        progress(steps)
+    queries = [query for query, _ in read_dataset(dataset.folder)[:PARITY_QUERIES]]
+    model, merged = merge(night.task, recipe, adapter, queries, night.work / "students")
+    parity = (read_manifest(model) or {})["parity"]
+    difference = f"max logit difference {parity['max_logit_difference']:.1g}"
+    night.screen.say(
+        f"  {'trained' if trained else 'nothing to train: the adapter is there'}; "
+        f"{'merged' if merged else 'merged before'}, {difference} → {model.name}"
+    )
+    return model
+
+
+def recipe_of(night: Night) -> Recipe:
+    """The training recipe the settings describe."""
+    s = night.settings.student
+    same = ("base", "revision", "rank", "alpha", "target_modules", "modules_to_save", "learning_rate", "epochs")
+    same += ("batch", "accumulate", "max_length", "dtype", "quantise_base", "gradient_checkpointing")
+    return Recipe(**{name: getattr(s, name) for name in same}, seed=night.settings.seed)
+
+
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Training has the machine to itself: on a CPU it takes every core, where everything else here takes one."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def quiet_libraries() -> None:
+    """Our own progress bar is enough."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
