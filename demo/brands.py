@@ -3,8 +3,9 @@
 The tiny models learn on shops of the "pretraining" side and are used on the "demo" side. Every
 brand word belongs to one side by a hash of its letters, and a brand holds at least one word of its
 own side and none of the other's. So a demo brand is new to the models by construction, and only
-the catalogue can tell them what it is. Both sides are spelled by the same code, in the same
-mixture of styles.
+the catalogue can tell them what it is. Both sides are spelled in the same mixture of styles; the
+pretraining side also coins words with the letter statistics of the real ones, since a model shown
+a few hundred words again and again learns these by heart instead of learning to copy.
 """
 
 import hashlib
@@ -89,6 +90,10 @@ _DICTIONARY = frozenset(ADJECTIVES + NOUNS) | _GROCERY | _TERM_WORDS
 STYLES = (("i", 14), ("ig", 10), ("in", 6), ("an", 26), ("gn", 20), ("nn", 6), ("ag", 12), ("agn", 6))
 
 
+COINED = 5
+"""On the pretraining side, all but one in so many adjectives and nouns are coined."""
+
+
 def side_of(word: str) -> Side | None:
     """The side that owns a brand word; None for a grocery word, which both may use."""
     if word in _GROCERY:
@@ -113,7 +118,7 @@ def brand_names(side: Side, count: int, seed: int) -> list[str]:
     names = {"verdant machine": None} if side == "demo" and count else {}
     while len(names) < count:
         style = styles[int(rng.integers(len(styles)))]
-        parts = [_invented(side, rng) if k == "i" else words[k][int(rng.integers(len(words[k])))] for k in style]
+        parts = [_word(kind, words, side, rng) for kind in style]
         name = " ".join(parts)
         if len(set(parts)) == len(parts) and name not in _TERMS:
             names[name] = None
@@ -123,6 +128,30 @@ def brand_names(side: Side, count: int, seed: int) -> list[str]:
 def _owned(words: list[str], side: Side) -> list[str]:
     """The words of a list that belong to one side, none of them a word of a product or attribute."""
     return [w for w in dict.fromkeys(words) if side_of(w) == side and w not in _TERM_WORDS]
+
+
+def _word(kind: str, words: dict[str, list[str]], side: Side, rng: np.random.Generator) -> str:
+    if kind == "i":
+        return _invented(side, rng)
+    if kind != "g" and side == "pretraining" and rng.integers(COINED) > 0:
+        return _coined(words[kind], side, rng)
+    return words[kind][int(rng.integers(len(words[kind])))]
+
+
+def _coined(like: list[str], side: Side, rng: np.random.Generator) -> str:
+    """A word of one side spelled as the words in `like` are: each letter follows two as it does in one of them."""
+    while True:
+        word, more = "", True
+        while more and len(word) < 11:
+            for other in rng.permutation(like).tolist():  # the first word that has the last two letters in a row
+                place = f"  {other} ".find(f"  {word}"[-2:], 1 if word else 0)
+                if place >= 0:
+                    letter = f"  {other} "[place + 2]
+                    break
+            more = letter != " "
+            word += letter.strip()
+        if len(word) > 3 and word not in _DICTIONARY and side_of(word) == side:
+            return word
 
 
 def _invented(side: Side, rng: np.random.Generator) -> str:

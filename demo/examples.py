@@ -32,10 +32,10 @@ class Example:
 Asked = tuple[str, Sequence[str], Task]
 
 
-def pretraining_shops(count: int, seed: int) -> Iterator[Shop]:
-    """`count` shops whose brands are kept apart from the demo's."""
+def pretraining_shops(count: int, seed: int, queries: int) -> Iterator[Shop]:
+    """`count` shops of `queries` distinct queries each, whose brands are kept apart from the demo's."""
     for number in range(count):
-        yield make_shop(seed=seed + number, side="pretraining")
+        yield make_shop(seed=seed + number, side="pretraining", queries=queries)
 
 
 def shop_asked(shop: Shop, seed: int, no_facts: float = NO_FACTS_SHARE) -> list[Asked]:

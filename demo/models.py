@@ -20,7 +20,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from demo.brands import GROCERY
 from demo.examples import Asked, encode, pretraining_shops, shop_asked
-from demo.other_tasks import Spelling, Trip, spelling_examples, trip_examples
+from demo.other_tasks import MEANS, WISHES, Spelling, Trip, spelling_examples, trip_examples
 from demo.pretrain import new_model, train
 from demo.shop import make_shop
 from demo.tokenizer import train_tokenizer
@@ -29,17 +29,17 @@ from labels.errors import InputError
 from labels.semantic_roles import SemanticRoles
 
 FOLDER = Path(__file__).parent / "models"
-SHOPS, FIRST_SEED = 32, 1000
+SHOPS, QUERIES, FIRST_SEED = 96, 4000, 1000
 TASKS = (SemanticRoles, Spelling, Trip)
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """Trained on queries that name no brand, so that no brand, seen or unseen, has tokens of its own."""
     texts = [*PRODUCTS, *ATTRIBUTES, *GROCERY] * 20
-    for shop in pretraining_shops(3, FIRST_SEED):
+    for shop in pretraining_shops(3, FIRST_SEED, QUERIES):
         rows = shop.pool.to_pylist()
         texts += [row["query"] for row in rows if not row["brand"]]
-    texts += [text for text, _ in spelling_examples(3000, 1)] + [text for text, _ in trip_examples(3000, 1)]
+    texts += [*MEANS, *WISHES] * 20
     texts += [line for task in TASKS for line in task.instruction().splitlines()] * 500
     return train_tokenizer(texts, TASKS)
 
@@ -47,7 +47,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 def make_teacher(tokenizer: PreTrainedTokenizerFast, steps: int) -> tuple[LlamaForCausalLM, list[float]]:
     """The teacher, trained in two runs of `steps`, and its losses."""
     examples = []
-    for number, shop in enumerate(pretraining_shops(SHOPS, FIRST_SEED)):
+    for number, shop in enumerate(pretraining_shops(SHOPS, FIRST_SEED, QUERIES)):
         examples += encode(shop_asked(shop, seed=number), tokenizer)
     print(f"teacher: {len(examples):,} examples from {SHOPS} shops")
     model = new_model(tokenizer, hidden=192, layers=4, head=64, feed_forward=512, seed=0)
@@ -111,7 +111,9 @@ def main() -> None:
     demo = make_shop()
     for name in args.models:
         start = time.process_time()
-        make, steps = (make_teacher, args.teacher_steps) if name == "teacher" else (make_student_base, args.student_steps)
+        make, steps = (
+            (make_teacher, args.teacher_steps) if name == "teacher" else (make_student_base, args.student_steps)
+        )
         model, losses = make(tokenizer, steps)
         seconds = time.process_time() - start
         save(model, tokenizer, args.folder / name)

@@ -27,7 +27,8 @@ class Figures:
     """The night's evidence; None for what was not measured.
 
     `teacher` and `student` are scored on the same gold; `ratio` is the interval of their F1s' ratio
-    (`metrics.ratio_interval`); `agreement` scores the student against the teacher's held-out labels.
+    (`metrics.ratio_interval`); `agreement` scores the student against the teacher's held-out labels; `invalid_rate` is
+    the share of its answers that were unparsable, broke the schema or were cut short (a guardrail's refusal is none).
     """
 
     queries: int
@@ -39,6 +40,7 @@ class Figures:
     student: Score | None
     ratio: Interval | None
     agreement: Score | None
+    invalid_rate: float | None
 
 
 @dataclass(frozen=True)
@@ -125,14 +127,13 @@ def _student(figures: Figures, thresholds: Thresholds) -> Check:
 
 
 def _invalid(figures: Figures, thresholds: Thresholds) -> Check:
-    measured = figures.student or figures.agreement
     wanted = f"{thresholds.max_invalid:.1%} allowed"
-    if measured is None:
+    rate = figures.invalid_rate
+    if rate is None:
         message = f"the student's invalid answers were not counted; {wanted}. Measure the student first"
         return Check("invalid", False, None, thresholds.max_invalid, message)
-    rate = measured.invalid_rate
     ok = rate <= thresholds.max_invalid
-    message = f"the student left {rate:.1%} of {measured.queries:,} queries without a valid answer; {wanted}"
+    message = f"{rate:.1%} of the student's answers are unparsable or cut short; {wanted}"
     message += "" if ok else ": train longer or on more labels, and see that its answers are not cut short"
     return Check("invalid", ok, rate, thresholds.max_invalid, message)
 

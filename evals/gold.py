@@ -32,7 +32,11 @@ def _answer(task: type[Task], row: dict[str, object]) -> Task:
     for name in task.model_fields:
         value = row[name]
         if task.is_list(name):
-            values[name] = [str(item) for item in value] if isinstance(value, list) else str(value or "").split(";")
+            values[name] = (
+                [str(item) for item in value if item is not None]
+                if isinstance(value, list)
+                else str(value or "").split(";")
+            )
         else:
             values[name] = str(value or "")
     return task(**values).normalised()

@@ -84,11 +84,14 @@ class Night:
 
 
 @contextmanager
-def begin_night(settings: Settings, screen: Screen) -> Iterator[Night]:
-    """A new night that alone holds the work folder. Raises BusyError where another one does."""
+def begin_night(settings: Settings, screen: Screen, services: ExitStack | None = None) -> Iterator[Night]:
+    """A new night that alone holds the work folder. Raises BusyError where another one does.
+
+    What it starts ends with it, or with `services` where these are given.
+    """
     work = settings.folder
     work.mkdir(parents=True, exist_ok=True)
-    with (work / "night.lock").open("a") as lock, ExitStack() as stack:
+    with (work / "night.lock").open("a") as lock, ExitStack() as own:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -98,7 +101,7 @@ def begin_night(settings: Settings, screen: Screen) -> Iterator[Night]:
         for name, path in (("log", settings.log.path), ("catalogue", settings.catalogue.path)):
             if not path:
                 raise SettingsError(f"no {name} is named; wanted --{name} FILE, or {name}.path in the profile")
-        night = Night(f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}", settings, screen, stack)
+        night = Night(f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}", settings, screen, services or own)
         night.folder.mkdir(parents=True, exist_ok=False)
         write_text(night.folder / "settings.json", settings.model_dump_json(indent=2, exclude={"cache": {"redis_url"}}))
         yield night

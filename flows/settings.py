@@ -153,7 +153,9 @@ class Settings(Section):
         try:
             found = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:
-            raise SettingsError(f"task = {self.task!r}: wanted module:Class of a labels.task.Task, got {error}") from None
+            raise SettingsError(
+                f"task = {self.task!r}: wanted module:Class of a labels.task.Task, got {error}"
+            ) from None
         if not (isinstance(found, type) and issubclass(found, Task)):
             raise SettingsError(f"task = {self.task!r} is no subclass of labels.task.Task")
         return found

@@ -27,9 +27,7 @@ def field_confidence(task: type[Task], text: str, pieces: Sequence[Piece]) -> di
     result = {}
     for name, (start, end) in spans.items():
         touching = [
-            logprob
-            for (piece, logprob), at in zip(pieces, starts, strict=True)
-            if at < end and at + len(piece) > start
+            logprob for (piece, logprob), at in zip(pieces, starts, strict=True) if at < end and at + len(piece) > start
         ]
         result[name] = round(math.exp(sum(touching) / len(touching)), 4) if touching else 0.0
     return result

@@ -20,5 +20,7 @@ def model_identity(model: str, revision: str | None = None) -> str:
             raise EngineError(f"{folder} holds no safetensors; wanted a model folder (config.json, *.safetensors)")
         return f"{folder.name}-{digest_files(files)}"
     if model.startswith((".", "/")) or model.count("/") != 1:
-        raise EngineError(f"no model at {model}; wanted a folder, or a Hub name such as meta-llama/Llama-3.1-8B-Instruct")
+        raise EngineError(
+            f"no model at {model}; wanted a folder, or a Hub name such as meta-llama/Llama-3.1-8B-Instruct"
+        )
     return f"{model}@{revision or 'main'}"

@@ -11,7 +11,8 @@ def normalise(text: str) -> str:
 
     Idempotent. Lone surrogates (from broken escapes) become U+FFFD, so that the result always encodes as UTF-8.
     """
-    text = text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
+    if not text.isascii():
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     while (folded := _fold(text)) != text:  # folding can denormalise and the reverse; two or three rounds settle it
         text = folded
     return text

@@ -9,7 +9,6 @@ import httpx
 
 from labels.confidence import field_confidence
 from labels.errors import EngineError, InputError
-from labels.guardrails import check
 from labels.prompt import messages
 from labels.task import Task
 
@@ -76,29 +75,25 @@ class StudentClient:
 
 async def ask_all(
     client: StudentClient, task: type[Task], queries: Sequence[str], at_once: int, progress: Callable[[int], None]
-) -> list[tuple[Task, float] | None]:
-    """The student's guarded answer and confidence for each query; None where it is invalid or a guardrail refuses it.
+) -> list[Task | None]:
+    """The student's answer to each query, `at_once` under way; None where it is unparsable or cut short.
 
-    Raises EngineError where the very server fails on more than a tenth of them: that is no measurement.
+    Raises EngineError where more than a tenth of them fail: that is no measurement.
     """
     gate = asyncio.Semaphore(at_once)
     failures: list[str] = []
 
-    async def one(query: str) -> tuple[Task, float] | None:
+    async def one(query: str) -> Task | None:
         async with gate:
             try:
-                text, confidence = await client.ask(query)
-                answer = task.parse(text)
-            except InputError:
-                return None
-            except EngineError as error:
+                return task.parse((await client.ask(query))[0])
+            except (InputError, EngineError) as error:
                 failures.append(str(error))
                 return None
             finally:
                 progress(1)
-        return None if check(answer, query) else (answer, confidence)
 
     answers = await asyncio.gather(*(one(query) for query in queries))
     if len(failures) > len(queries) / 10:
-        raise EngineError(f"the student's server failed on {len(failures)} of {len(queries)} queries: {failures[0]}")
+        raise EngineError(f"the student failed on {len(failures)} of {len(queries)} queries, first with: {failures[0]}")
     return list(answers)

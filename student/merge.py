@@ -35,12 +35,19 @@ def merge(task: type[Task], recipe: Recipe, adapter: Path, queries: Sequence[str
     batch = _batch(task, tokenizer, queries)
     with torch.inference_mode():
         before = tuned(**batch).logits
-        merged = tuned.merge_and_unload(safe_merge=True)
+        try:
+            merged = tuned.merge_and_unload(safe_merge=True)
+        except ValueError as error:  # PEFT found a NaN or an infinity
+            raise ParityError(
+                f"the adapter {adapter} can't be merged: {error}; remove that folder to train again"
+            ) from error
         after = merged(**batch).logits
     mask = batch["attention_mask"].bool()
     drift = float((before - after)[mask].abs().max())
     if not drift <= MERGE_BOUND:
-        raise ParityError(f"the merged model's logits differ from its adapter's by {drift:.2g}, allowed {MERGE_BOUND:g}")
+        raise ParityError(
+            f"the merged model's logits differ from its adapter's by {drift:.2g}, allowed {MERGE_BOUND:g}"
+        )
     fresh_folder(folder)
     merged.to(getattr(torch, recipe.dtype)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -49,7 +56,9 @@ def merge(task: type[Task], recipe: Recipe, adapter: Path, queries: Sequence[str
         served = saved(**batch).logits
     same = float((served.argmax(-1) == before.argmax(-1))[mask].float().mean())
     if not same >= SAME_ANSWERS:
-        raise ParityError(f"cast to {recipe.dtype} the student keeps {same:.1%} of next tokens, wanted {SAME_ANSWERS:.0%}")
+        raise ParityError(
+            f"cast to {recipe.dtype} the student keeps {same:.1%} of next tokens, wanted {SAME_ANSWERS:.0%}"
+        )
     write_manifest(
         folder,
         adapter=adapter.name,

@@ -61,7 +61,9 @@ def _check_row(
         raise PreflightError(f"a training row was truncated or has no end token: {_show(ids, labels, tokenizer)}")
     answer = tokenizer.decode(ids[start:], skip_special_tokens=True)
     if _plain(answer) != _plain(value):
-        raise PreflightError(f"the tokens with loss spell {answer!r}, wanted {value!r}: {_show(ids, labels, tokenizer)}")
+        raise PreflightError(
+            f"the tokens with loss spell {answer!r}, wanted {value!r}: {_show(ids, labels, tokenizer)}"
+        )
 
 
 def _ends(tokenizer: Any) -> set[int]:  # noqa: ANN401

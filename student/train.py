@@ -58,13 +58,18 @@ def train_adapter(
     trainer = _trainer(task, recipe, rows, folder / "checkpoints", progress)
     batches = itertools.islice(iter(trainer.get_train_dataloader()), PREFLIGHT_BATCHES)
     checked = check_batches(batches, trainer.processing_class, task, rows)
-    started = any((folder / "checkpoints").glob("checkpoint-*/trainer_state.json"))
-    trainer.train(resume_from_checkpoint=True if started else None)
+    trainer.train(resume_from_checkpoint=_last_checkpoint(folder / "checkpoints"))
     trainer.save_model(str(folder))
     losses = [(row["step"], row["loss"]) for row in trainer.state.log_history if "loss" in row]
     write_text(folder / "losses.json", json.dumps(losses))
     write_manifest(folder, recipe=asdict(recipe), dataset=dataset.name, rows=len(rows), preflight_rows=checked)
     return folder, True
+
+
+def _last_checkpoint(checkpoints: Path) -> str | None:
+    """The newest whole checkpoint. A kill may have left a newer half of one: trainer_state.json is written last."""
+    whole = [state.parent for state in checkpoints.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))) if whole else None
 
 
 def _trainer(
@@ -134,7 +139,10 @@ def load_base(recipe: Recipe, dtype: str | None = None) -> tuple[Any, Any]:
     quantisation = None
     if recipe.quantise_base and dtype is None:
         quantisation = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=precision, bnb_4bit_use_double_quant=True
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=precision,
+            bnb_4bit_use_double_quant=True,
         )
     model = AutoModelForCausalLM.from_pretrained(
         recipe.base, revision=recipe.revision, dtype=precision, quantization_config=quantisation, use_safetensors=True

@@ -24,12 +24,12 @@ def read_catalogue(path: Path, columns: Mapping[str, str | None]) -> list[Fact]:
     with reading("the catalogue", path):
         rows = table.project(
             ", ".join(
-                f"coalesce({name}, '')::VARCHAR AS {name}" if columns.get(name) else f"'' AS {name}"
+                f"coalesce({name}::VARCHAR, '') AS {name}" if columns.get(name) else f"'' AS {name}"
                 for name in ("brand", "product", "title")
             )
         )
         found = rows.distinct().fetchall()
-    facts = {fact_of(*row) for row in found if row[2] or row[1]}
+    facts = {fact_of(*row) for row in found if row[1].strip() or row[2].strip()}
     if not facts:
         raise InputError(f"the catalogue {path} holds no products; wanted at least one row with a title")
     return sorted(facts, key=lambda fact: fact.line)
@@ -37,5 +37,5 @@ def read_catalogue(path: Path, columns: Mapping[str, str | None]) -> list[Fact]:
 
 def fact_of(brand: str, product: str, title: str) -> Fact:
     """The fact for one product: `brand | product`, found by both words."""
-    brand, product = normalise(brand), normalise(product or title)[:MAX_FACT_CHARS].strip()
+    brand, product = normalise(brand), (normalise(product) or normalise(title))[:MAX_FACT_CHARS].strip()
     return Fact(line=f"{brand} | {product}", indexed=f"{brand} {product}".strip())

@@ -94,7 +94,7 @@ def label_of(task: type[Task], request: Request, completion: Completion, model: 
         rejection = check(answer, request.query, request.facts)
         if rejection:
             status, reason = "rejected", str(rejection)
-    except InputError as error:
+    except (InputError, ValueError) as error:  # ValueError: the right keys in another order, where no value is found
         status, reason = "failed", str(error)
     return Label(
         identity=request.identity,

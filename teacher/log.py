@@ -13,7 +13,7 @@ from labels.normalise import MAX_QUERY_CHARS, normalise
 from labels.records import Band
 from labels.tables import open_table, reading
 
-PERSONAL = r"\S+@\S+\.\S+|\+?\d(?:[ ().-]?\d){8,}"  # an e-mail address; nine digits or more: a phone, a card
+PERSONAL = r"\S+@\S+\.\S+|\+?\d(?:[ ().-]{0,3}\d){8,}"  # an e-mail address; nine digits or more: a phone, a card
 
 
 @dataclass(frozen=True)
@@ -41,33 +41,38 @@ def ingest(path: Path, columns: Mapping[str, str | None], half_life_days: float 
     """
     con = duckdb.connect()
     decayed = half_life_days if columns.get("time") else None
-    table = open_table(con, path, columns, "the log")
+    log = open_table(con, path, columns, "the log")
     with reading("the log", path):
-        con.execute(f"CREATE TEMP TABLE events AS SELECT {_measures(columns, decayed)} FROM table GROUP BY text")
-        rows, empty, long, personal = con.execute(
-            f"""SELECT coalesce(sum(rows), 0),
-                       coalesce(sum(rows) FILTER (text IS NULL OR trim(text) = ''), 0),
-                       coalesce(sum(rows) FILTER (length(text) > {MAX_QUERY_CHARS}), 0),
-                       coalesce(sum(rows) FILTER (length(text) <= {MAX_QUERY_CHARS}
-                                                  AND regexp_matches(text, ?)), 0) FROM events""",
-            [PERSONAL],
+        log.create_view("log")
+        con.execute(f"CREATE TEMP TABLE typed AS SELECT {_measures(columns, decayed)} FROM log GROUP BY text")
+        huge, rows = con.execute(
+            f"""SELECT coalesce(sum(rows) FILTER (length(text) > {MAX_QUERY_CHARS}), 0), coalesce(sum(rows), 0)
+                FROM typed"""
         ).fetchall()[0]
-        usable = con.execute(
-            f"""SELECT text, weight FROM events WHERE trim(text) <> '' AND length(text) <= {MAX_QUERY_CHARS}
-                AND NOT regexp_matches(text, ?)""",
-            [PERSONAL],
+        kept = con.sql(
+            f"""SELECT coalesce(text, '') AS text, rows, weight FROM typed
+                WHERE text IS NULL OR length(text) <= {MAX_QUERY_CHARS}"""
         ).to_arrow_table()
     if not rows:
         raise InputError(f"the log {path} is empty; wanted at least one row")
-    normal = pa.array([normalise(text) for text in usable["text"].to_pylist()], pa.string())
-    con.register("usable", pa.table({"query": normal, "weight": usable["weight"]}))
+    # What to drop is judged in the normal form: full-width digits are a phone number too, a tab is no query.
+    normal = pa.array([normalise(text) for text in kept["text"].to_pylist()], pa.string())
+    con.register("normal", pa.table({"query": normal, "rows": kept["rows"], "weight": kept["weight"]}))
+    con.execute(
+        f"""CREATE TEMP TABLE judged AS SELECT *, CASE WHEN query = '' THEN 'empty'
+                WHEN length(query) > {MAX_QUERY_CHARS} THEN 'long'
+                WHEN regexp_matches(query, ?) THEN 'personal' ELSE 'usable' END AS fate FROM normal""",
+        [PERSONAL],
+    )
+    by_fate = dict(con.execute("SELECT fate, sum(rows) FROM judged GROUP BY fate").fetchall())
     queries = con.sql(
-        f"""SELECT query, sum(weight) AS traffic FROM usable
-            WHERE query <> '' AND length(query) <= {MAX_QUERY_CHARS} GROUP BY query ORDER BY traffic DESC, query"""
+        """SELECT query, sum(weight) AS traffic FROM judged WHERE fate = 'usable'
+           GROUP BY query ORDER BY traffic DESC, query"""
     ).to_arrow_table()
+    empty, long, personal = (int(by_fate.get(fate, 0)) for fate in ("empty", "long", "personal"))
     if not queries.num_rows:
         raise InputError(f"the log {path} holds no usable query: {rows} rows, all empty, too long or personal")
-    return Ingested(queries, int(rows), int(empty), int(long), int(personal))
+    return Ingested(queries, int(rows), empty, long + int(huge), personal)
 
 
 def bands(traffic: np.ndarray, head_share: float) -> list[Band]:
@@ -81,8 +86,10 @@ def bands(traffic: np.ndarray, head_share: float) -> list[Band]:
 
 
 def _measures(columns: Mapping[str, str | None], half_life_days: float | None) -> str:
-    count = "CAST(count AS DOUBLE)" if columns.get("count") else "1.0"
+    """A row without a count is one event; one without a time is as old as the log's first."""
+    count = "coalesce(CAST(count AS DOUBLE), 1.0)" if columns.get("count") else "1.0"
     if half_life_days:
-        age = "date_diff('second', CAST(time AS TIMESTAMP), (SELECT max(CAST(time AS TIMESTAMP)) FROM table)) / 86400.0"
-        count = f"{count} * pow(0.5, ({age}) / {float(half_life_days)})"
-    return f"CAST(query AS VARCHAR) AS text, count(*) AS rows, sum({count}) AS weight"
+        first, last = (f"(SELECT {which}(CAST(time AS TIMESTAMP)) FROM log)" for which in ("min", "max"))
+        age = f"date_diff('second', coalesce(CAST(time AS TIMESTAMP), {first}), {last}) / 86400.0"
+        count = f"{count} * coalesce(pow(0.5, {age} / {float(half_life_days)}), 1.0)"
+    return f"CAST(query AS VARCHAR) AS text, count(*) AS rows, CAST(sum({count}) AS DOUBLE) AS weight"

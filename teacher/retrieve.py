@@ -33,6 +33,8 @@ class FactIndex:
 
     def search(self, queries: Sequence[str], k: int) -> list[list[str]]:
         """For each query the lines of the `k` nearest facts, best first."""
+        if not k:
+            return [[] for _ in queries]
         lines: list[list[str]] = []
         for start in range(0, len(queries), BATCH):
             _, found = self.index.search(embed(queries[start : start + BATCH], self.idf), min(k, len(self.facts)))

@@ -1,0 +1,260 @@
+"""The command line. Heavy imports come after parsing, so that `--help` answers at once."""
+
+import errno
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from flows.environment import prepare
+from flows.settings import Settings, load_settings, parse_sets
+from labels.errors import StillhouseError
+
+GATE_REFUSED = 3
+
+app = typer.Typer(
+    help="Distil a large teacher into a cache for head queries and a small student for the tail, every night.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+ProfileOption = Annotated[str, typer.Option(help="laptop, single-gpu, production, or the path of a .toml file.")]
+WorkOption = Annotated[
+    str | None, typer.Option(help="The work folder: all state lies there. [default: stillhouse-data]")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any setting, e.g. log.query=search_term.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def settings_of(profile: str, work: str | None, sets: list[str] | None, **more: object) -> Settings:
+    """The settings after all flags, and the environment prepared for them. `more` are dotted keys, `__` for the dot."""
+    changes = parse_sets(sets or [])
+    changes |= {key.replace("__", "."): value for key, value in more.items() if value is not None}
+    if work:
+        changes["work"] = work
+    settings = load_settings(profile, changes)
+    models = (settings.teacher.model, settings.student.base)
+    prepare(settings.folder, offline=all(Path(model).is_dir() for model in models))
+    return settings
+
+
+@app.command()
+def night(
+    profile: ProfileOption = "laptop",
+    log: Annotated[str | None, typer.Option(help="The query log: Parquet, CSV or JSONL.")] = None,
+    catalogue: Annotated[str | None, typer.Option(help="The catalogue: Parquet, CSV or JSONL.")] = None,
+    gold: Annotated[str | None, typer.Option(help="Held-out right answers, to measure by.")] = None,
+    work: WorkOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run one night: label, sample, train, measure, gate, publish, report.
+
+    Run it again after a kill or on the same input: what is done is not done again. Columns are named by settings:
+    [bold]--set log.query=search_term --set catalogue.title=name[/]. Exits 3 where the gate refuses to publish.
+    """
+    paths = {"log__path": log, "catalogue__path": catalogue, "gold__path": gold}
+    settings = settings_of(profile, work, set_, **paths)
+    from flows.nightly import run_night
+    from flows.screen import Screen
+    from flows.tables import night_table
+
+    summary = run_night(settings, Screen())
+    show(summary, as_json, lambda: night_table(summary, settings))
+    if not summary["published"]:
+        raise typer.Exit(GATE_REFUSED)
+
+
+@app.command()
+def demo(
+    work: WorkOption = None,
+    rows: Annotated[int, typer.Option(help="Rows of the invented log.")] = 200_000,
+    queries: Annotated[int, typer.Option(help="Distinct queries of the invented shop.")] = 12_000,
+    set_: SetOption = None,
+) -> None:
+    """A whole night on an invented shop, with real parts and tiny models; then a few lookups."""
+    from flows.demo import demo_settings, run_demo
+
+    settings = settings_of("laptop", work, set_, **demo_settings(work))
+    if not run_demo(settings, rows, queries):
+        raise typer.Exit(GATE_REFUSED)
+
+
+@app.command()
+def lookup(
+    query: Annotated[str, typer.Argument(help="Any text a shopper may type.")],
+    profile: ProfileOption = "laptop",
+    work: WorkOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the release being served: the cache answers, on a miss the student.
+
+    Where this machine serves no student yet it is started for this one question (about half a minute); keep it
+    running with [bold]stillhouse serve[/].
+    """
+    settings = settings_of(profile, work, set_)
+    from flows.online import look_up
+    from flows.tables import answer_table
+
+    answer = look_up(settings, query)
+    show(answer, as_json, lambda: answer_table(answer))
+
+
+@app.command()
+def serve(
+    profile: ProfileOption = "laptop",
+    host: Annotated[str | None, typer.Option(help="Loopback unless told. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="[default: 8017]")] = None,
+    work: WorkOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Serve lookups over HTTP: [bold]GET /v1/lookup?q=[/], /healthz, /readyz; the docs are at /docs."""
+    settings = settings_of(profile, work, set_, serve__host=host, serve__port=port)
+    from flows.online import serve_lookups
+
+    serve_lookups(settings)
+
+
+@app.command()
+def labels(
+    what: Annotated[str | None, typer.Argument(help='Nothing, "SELECT …", or the word why.')] = None,
+    query: Annotated[str | None, typer.Argument(help="The query to explain, after why.")] = None,
+    profile: ProfileOption = "laptop",
+    work: WorkOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A summary of all labels; SQL over them ([bold]labels[/], [bold]verdicts[/], [bold]queries[/]); or why one is as it is.
+
+    [bold]stillhouse labels "SELECT query, value FROM labels WHERE status = 'rejected'"[/]
+    [bold]stillhouse labels why "verdant machine smoothie"[/]
+    """
+    settings = settings_of(profile, work, set_)
+    from flows.browse import explain, run_sql, summary
+    from flows.tables import rows_table
+
+    rows = explain(settings, query or "") if what == "why" else run_sql(settings, what) if what else summary(settings)
+    show(rows, as_json, lambda: rows_table(rows))
+
+
+@app.command()
+def schedule(profile: ProfileOption = "laptop", work: WorkOption = None, set_: SetOption = None) -> None:
+    """Run the night every night, at the profile's cron line in its time zone; stop it with Ctrl-C."""
+    settings = settings_of(profile, work, set_)
+    changes = parse_sets(set_ or []) | ({"work": str(settings.folder)})
+    from prefect.schedules import Cron
+
+    from flows.nightly import nightly
+
+    cron = settings.schedule
+    err.print(f"The night runs at {cron.cron!r}, {cron.timezone}; Ctrl-C stops it. State: {settings.folder}")
+    nightly.serve(
+        name=f"stillhouse-{settings.profile}",
+        schedule=Cron(cron.cron, timezone=cron.timezone),
+        parameters={"profile": profile, "changes": changes},
+        print_starting_message=False,
+    )
+
+
+@app.command()
+def report(
+    night: Annotated[str | None, typer.Argument(help="A night's id; the last one unless told.")] = None,
+    profile: ProfileOption = "laptop",
+    work: WorkOption = None,
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = True,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Open a night's report: one HTML page with plots and tables."""
+    settings = settings_of(profile, work, set_)
+    from flows.browse import night_folder
+
+    page = night_folder(settings, night) / "report.html"
+    summary = json.loads((page.parent / "summary.json").read_text(encoding="utf-8"))
+    show(summary, as_json, lambda: str(page))
+    if open_ and not as_json:
+        typer.launch(page.as_uri())
+
+
+@app.command()
+def releases(
+    profile: ProfileOption = "laptop", work: WorkOption = None, set_: SetOption = None, as_json: JsonOption = False
+) -> None:
+    """The releases that were served, the latest last."""
+    settings = settings_of(profile, work, set_)
+    from flows.online import list_releases
+    from flows.tables import rows_table
+
+    rows = list_releases(settings)
+    show(rows, as_json, lambda: rows_table(rows))
+
+
+@app.command()
+def rollback(
+    release: Annotated[str | None, typer.Argument(help="A release; the one before the current unless told.")] = None,
+    profile: ProfileOption = "laptop",
+    work: WorkOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Serve an earlier release again, in one atomic step."""
+    settings = settings_of(profile, work, set_)
+    from flows.online import roll_back
+
+    served = roll_back(settings, release)
+    out.print(f"release {served.release} is served: {served.entries:,} entries of night {served.night}")
+
+
+@app.command()
+def doctor(
+    profile: ProfileOption = "laptop", work: WorkOption = None, set_: SetOption = None, as_json: JsonOption = False
+) -> None:
+    """Say what is installed, reachable and missing, and what to do about it. Exits 1 where something is missing."""
+    settings = settings_of(profile, work, set_)
+    from flows.doctor import examine
+    from flows.tables import rows_table
+
+    rows = examine(settings)
+    show(rows, as_json, lambda: rows_table(rows))
+    if not all(row["ok"] for row in rows):
+        raise typer.Exit(1)
+
+
+def show(value: Any, as_json: bool, table: Any) -> None:  # noqa: ANN401 - any JSON value; a function that draws it
+    """Print JSON, or what `table()` gives."""
+    if as_json:
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    else:
+        out.print(table())
+
+
+def main() -> None:
+    """Run the command; every error of ours is one message on stderr and a non-zero exit."""
+    try:
+        app()
+    except StillhouseError as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise
+        what = f"the disk is full ({error.strerror}, writing {error.filename or 'the work folder'})"
+        kept = "what was labelled, reviewed and released is kept. Free some space and run the same command again"
+        err.print(f"[bold red]error:[/] {escape(what)}; {kept}", soft_wrap=True)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        err.print("stopped; run the same command again to go on where it stopped")
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

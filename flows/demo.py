@@ -1,0 +1,74 @@
+"""`make demo`: the invented shop's night, then a head query, a misspelt one and a tail query looked up."""
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.markup import escape
+
+from demo.write import write_demo
+from flows.nightly import run_night
+from flows.online import look_up
+from flows.screen import Screen
+from flows.settings import DEFAULT_WORK, Settings
+from flows.tables import night_table
+
+COMMANDS = (
+    'stillhouse lookup "verdant machine smoothie"',
+    "stillhouse report",
+    'stillhouse labels "SELECT status, count(*) FROM labels GROUP BY status"',
+)
+
+
+def demo_settings(work: str | None) -> dict[str, object]:
+    """The settings that point a night at the invented shop under the work folder."""
+    shop = Path(work or DEFAULT_WORK) / "shop"
+    return {
+        "log__path": str(shop / "log.parquet"),
+        "log__time": "time",
+        "catalogue__path": str(shop / "catalogue.parquet"),
+        "gold__path": str(shop / "gold" / "held_out.parquet"),
+        "review__simulated": True,
+    }
+
+
+def run_demo(settings: Settings, rows: int, queries: int) -> bool:
+    """Write the shop, run the night, look three queries up, say what to try next; whether a release was published."""
+    out, start = Console(highlight=False), time.perf_counter()
+    screen = Screen()
+    screen.say(
+        f"[bold]an invented shop[/]: {rows:,} searches, {queries:,} different ones; all state in {settings.folder}"
+    )
+    write_demo(settings.folder / "shop", rows=rows, queries=queries)
+    with ExitStack() as services:
+        summary = run_night(settings, screen, services)
+        out.print(night_table(summary, settings))
+        if not summary["published"]:
+            return False
+        for query in examples(settings, summary):
+            show_lookup(out, look_up(settings, query))
+    out.print(f"\ndone in {time.perf_counter() - start:.0f} s. Try next (in .venv/bin, or after . .venv/bin/activate):")
+    for command in COMMANDS:
+        out.print(f"  {escape(command)}")
+    return True
+
+
+def examples(settings: Settings, summary: dict[str, Any]) -> list[str]:
+    """A head query; and, where the student was served this night and so still runs, one of the torso and one of the tail."""
+    table = pq.read_table(settings.folder / "warehouse" / "queries" / f"{summary['night']}.parquet")
+    bands = table["band"].to_pylist()
+    queries = table["query"].to_pylist()
+    wanted = ["head", "torso", "tail"] if summary["asked_student"] else ["head"]
+    return [queries[bands.index(band)] for band in wanted if band in bands]
+
+
+def show_lookup(out: Console, answer: dict[str, Any]) -> None:
+    """One line an answer."""
+    value = answer["value"] if answer["value"] else answer["reason"]
+    out.print(
+        f"  lookup [bold]{escape(answer['query'])}[/] → {escape(str(value))}  "
+        f"[cyan]{answer['source']}[/], {answer['milliseconds']:.1f} ms"
+    )

@@ -1,0 +1,39 @@
+"""What has to be in the environment before torch, vLLM or Prefect are imported. What the caller set stays."""
+
+import os
+from pathlib import Path
+
+FIXED = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+}
+ON_CPU = {
+    "OMP_NUM_THREADS": "1",  # more threads than free cores spin against each other, up to 100 times slower
+    "OMP_WAIT_POLICY": "passive",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+}
+
+
+def prepare(work: Path, offline: bool) -> None:
+    """Set what is not set yet: quiet libraries, no telemetry, Prefect's state under `work`, threads for a CPU.
+
+    `offline`: all models are local folders, so no library has a reason to ask a hub.
+    """
+    prefect = work / "prefect"
+    values = FIXED | {"PREFECT_HOME": str(prefect), "PREFECT_LOCAL_STORAGE_PATH": str(prefect / "storage")}
+    if not Path("/proc/driver/nvidia/version").exists():
+        values |= ON_CPU
+    if offline:
+        values |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    for name, value in values.items():
+        os.environ.setdefault(name, value)

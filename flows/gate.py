@@ -1,0 +1,30 @@
+"""Stage: whether the night's evidence lets its release through."""
+
+from evals.gate import Check, Figures, Thresholds, gate
+from evals.judge import Judgement
+from flows.evaluate import Measured
+from flows.label import Counts
+from flows.night import Night
+
+
+def pass_gate(night: Night, counts: Counts, judgement: Judgement | None, measured: Measured) -> list[Check]:
+    """The gate's checks, each with its reason."""
+    asked = night.settings.gate
+    thresholds = Thresholds(asked.teacher_precision, asked.teacher_f1, asked.student_ratio, asked.max_invalid)
+    figures = Figures(
+        queries=counts.queries,
+        labelled=counts.labelled,
+        rejected=counts.rejected,
+        failed=counts.failed,
+        judgement=judgement,
+        teacher=measured.teacher_tail,
+        student=measured.student,
+        ratio=measured.ratio,
+        agreement=measured.agreement,
+        invalid_rate=measured.invalid_rate,
+    )
+    checks = gate(figures, thresholds)
+    for check in checks:
+        mark = "[green]pass[/]" if check.passed else "[red]FAIL[/]"
+        night.screen.say(f"  {mark} {check.message}")
+    return checks

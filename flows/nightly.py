@@ -1,0 +1,118 @@
+"""The night, as Prefect runs it: read `nightly` for what happens and in which order.
+
+Each stage is a plain function of its own file, called here as a task. What passes between them is small; the data
+lie in the work folder, content-addressed, so that a night that died is simply run again and redoes nothing.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, Protocol, TypeVar
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from evals.gate import passed
+from flows.evaluate import measure
+from flows.gate import pass_gate
+from flows.ingest import ingest_log
+from flows.label import label_queries
+from flows.night import Night, begin_night
+from flows.publish import head_of, measure_lookup, publish_release, serving
+from flows.report import report_night, summarise
+from flows.retrieve import retrieve_facts
+from flows.review import judge_teacher, sample_labels
+from flows.screen import Screen
+from flows.settings import Settings, load_settings
+from flows.train import train_student
+
+Result = TypeVar("Result")
+
+
+class Run(Protocol):
+    """Calls a stage by name and keeps its time."""
+
+    seconds: dict[str, float]
+
+    def __call__(self, name: str, stage: Callable[..., Result], *arguments: Any) -> Result:  # noqa: ANN401
+        """The stage's result."""
+        ...
+
+
+class PlainRun:
+    """Calls stages as the plain functions they are."""
+
+    def __init__(self, screen: Screen) -> None:
+        self.screen, self.seconds = screen, dict[str, float]()
+
+    def __call__(self, name: str, stage: Callable[..., Result], *arguments: Any) -> Result:  # noqa: ANN401
+        """The stage's result; its name before it starts, its time after."""
+        self.screen.say(f"[bold]{name}[/]")
+        start = time.perf_counter()
+        try:
+            return self.call(name, lambda: stage(*arguments))
+        finally:
+            self.seconds[name] = round(time.perf_counter() - start, 2)
+
+    def call(self, name: str, stage: Callable[[], Result]) -> Result:
+        """How a stage is called."""
+        return stage()
+
+
+class PrefectRun(PlainRun):
+    """Calls stages as Prefect tasks, so that each is a run one can see, with its state and its log."""
+
+    def call(self, name: str, stage: Callable[[], Result]) -> Result:
+        """As a task without parameters: Prefect need not look through the data."""
+        return task(stage, name=name, cache_policy=NO_CACHE)()
+
+
+@flow(name="night")
+def nightly(profile: str = "laptop", changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The whole night of a profile, as a deployment runs it; returns the summary."""
+    screen = Screen()
+    with begin_night(load_settings(profile, changes), screen) as night:
+        return run_stages(night, PrefectRun(screen))
+
+
+def run_night(settings: Settings, screen: Screen, services: ExitStack | None = None) -> dict[str, Any]:
+    """The same from here and now; what it starts (Redis, the student's server) lives as long as `services`."""
+    with begin_night(settings, screen, services) as night:
+        return flow(lambda: run_stages(night, PrefectRun(screen)), name="night")()
+
+
+def run_stages(night: Night, run: Run) -> dict[str, Any]:
+    """The night; returns its summary."""
+    run("ingest", ingest_log, night)
+    run("retrieve", retrieve_facts, night)
+    counts = run("label", label_queries, night)
+    run("sample", sample_labels, night)
+    judgement = run("judge", judge_teacher, night)
+    student = run("train", train_student, night)
+    measured = run("evaluate", measure, night, student)
+    checks = run("gate", pass_gate, night, counts, judgement, measured)
+    head = head_of(night)
+    release, lookup = None, None
+    if passed(checks):
+        release = run("publish", publish_release, night, head, student)
+        lookup = run("look up", measure_lookup, night, release, student)
+    else:
+        before = serving(night)
+        still = f"release {before.release} stays" if before else "there is no release yet"
+        night.screen.say(f"[yellow]The gate refused this night:[/] {still}")
+        release = before
+    summary = summarise(
+        night,
+        counts,
+        judgement,
+        student,
+        measured,
+        [check.to_json() for check in checks],
+        head,
+        release.release if release else None,
+        passed(checks),
+        lookup,
+        run.seconds,
+    )
+    run("report", report_night, night, summary, student, head)
+    return summary

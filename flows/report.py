@@ -1,0 +1,94 @@
+"""Stage: the night's summary.json and its report page."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from evals.judge import Judgement
+from evals.report import ReportData, write_report
+from flows.evaluate import Measured, as_json
+from flows.label import Counts
+from flows.night import Night
+from flows.publish import Head, LookupMeasured
+from flows.review import night_verdicts
+from labels.files import read_manifest, write_json
+
+
+def summarise(
+    night: Night,
+    counts: Counts,
+    judgement: Judgement | None,
+    student: Path,
+    measured: Measured,
+    checks: list[dict[str, object]],
+    head: Head,
+    release: str | None,
+    published: bool,
+    lookup: LookupMeasured | None,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Write the night's summary.json; returns it."""
+    summary = {
+        "night": night.id,
+        "profile": night.settings.profile,
+        "queries": counts.queries,
+        "labelled": counts.labelled,
+        "rejected": counts.rejected,
+        "failed": counts.failed,
+        "asked_teacher": counts.asked,
+        "asked_student": measured.asked,
+        "tokens": {"in": counts.tokens_in, "cached": counts.tokens_cached, "out": counts.tokens_out},
+        "teacher": as_json(measured.teacher),
+        "teacher_tail": as_json(measured.teacher_tail),
+        "student": as_json(measured.student),
+        "student_ratio": list(measured.ratio) if measured.ratio else None,
+        "agreement": as_json(measured.agreement),
+        "invalid_rate": measured.invalid_rate,
+        "lookup": as_json(lookup.lookup) if lookup else None,
+        "lookup_teacher": as_json(lookup.teacher) if lookup else None,
+        "lookup_ratio": list(lookup.ratio) if lookup and lookup.ratio else None,
+        "lookup_sources": lookup.sources if lookup else None,
+        "lookup_median_ms": lookup.median_ms if lookup else None,
+        "judgement": judgement.to_json() if judgement else None,
+        "head_entries": len(head.entries),
+        "head_traffic_share": round(head.traffic_share, 4),
+        "release": release,
+        "published": published,
+        "gate": checks,
+        "student_size": (read_manifest(student) or {}).get("parameters"),
+        "student_model": student.name,
+        "teacher_model": night.settings.teacher.model,
+        "seconds": seconds,
+    }
+    write_json(night.folder / "summary.json", summary)
+    return summary
+
+
+def report_night(night: Night, summary: dict[str, Any], student: Path, head: Head) -> Path:
+    """Write the night's report.html; returns its path."""
+    correct = []
+    if night.gold:
+        for label in night.labels:
+            if label.status == "accepted" and label.value and label.query in night.gold:
+                right = night.task.parse(label.value).items() == night.gold[label.query].items()
+                correct.append((min(label.confidence.values(), default=0.0), right))
+    else:
+        confidence = {label.identity: min(label.confidence.values(), default=0.0) for label in night.labels}
+        correct = [
+            (confidence[verdict.identity], verdict.decision == "right")
+            for verdict in night_verdicts(night)
+            if verdict.decision != "cant_tell"
+        ]
+    adapter = night.work / "adapters" / str((read_manifest(student) or {})["adapter"])
+    data = ReportData(
+        traffic=night.queries()["traffic"].to_pylist(),
+        head_cut=head.cut,
+        confidence=correct,
+        confidence_source="gold" if night.gold else "verdicts",
+        losses=json.loads((adapter / "losses.json").read_text(encoding="utf-8")),
+        rejected=[label for label in night.labels if label.status == "rejected"],
+        verdicts=night_verdicts(night),
+    )
+    path = night.folder / "report.html"
+    write_report(summary, data, path)
+    return path

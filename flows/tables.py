@@ -1,0 +1,77 @@
+"""The tables commands print."""
+
+import json
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from flows.settings import Settings
+
+SHOWN_ROWS = 200
+SHOWN_CHARS = 160
+
+
+def night_table(summary: dict[str, Any], settings: Settings) -> Table:
+    """The night's figures."""
+    table = Table(title=f"night {summary['night']}", box=box.SIMPLE, show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    rows = f"{summary['labelled']:,} labelled + {summary['rejected']:,} rejected + {summary['failed']:,} failed"
+    table.add_row("queries in", f"{summary['queries']:,} = {rows}")
+    asked = summary["asked_teacher"]
+    table.add_row("asked the teacher", f"{asked:,}" if asked else "0: every label was held already")
+    table.add_row("teacher on gold", f1_text(summary["teacher"]))
+    ratio = summary["student_ratio"]
+    over = f", {ratio[0]:.1%} to {ratio[1]:.1%} of the teacher's there" if ratio else ""
+    table.add_row("student on gold's tail", f1_text(summary["student"]) + over)
+    ratio = summary["lookup_ratio"]
+    over = f", {ratio[0]:.1%} to {ratio[1]:.1%} of the teacher's" if ratio else ""
+    table.add_row("lookup, by traffic", f1_text(summary["lookup"]) + over)
+    table.add_row("head", f"{summary['head_entries']:,} entries, {summary['head_traffic_share']:.1%} of the traffic")
+    state = "" if summary["published"] else " (the gate refused this night; that release stays)"
+    table.add_row("release", f"{summary['release'] or 'none'}{state}")
+    for check in summary["gate"]:
+        if not check["passed"]:
+            table.add_row("refused", check["message"])
+    times = " · ".join(f"{name} {seconds:.0f}" for name, seconds in summary["seconds"].items())
+    table.add_row("seconds", f"{times} = {sum(summary['seconds'].values()):.0f}")
+    table.add_row("report", str(settings.folder / "nights" / summary["night"] / "report.html"))
+    return table
+
+
+def f1_text(score: dict[str, Any] | None) -> str:
+    """F1 with its interval and count."""
+    if not score:
+        return "not measured"
+    low, high = score["f1_interval"]
+    return f"F1 {score['f1']:.3f} ({low:.3f} to {high:.3f}) on {score['queries']:,} queries"
+
+
+def answer_table(answer: dict[str, Any]) -> Table:
+    """One lookup."""
+    table = Table(box=box.SIMPLE, show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for name, value in answer.items():
+        if value not in (None, ""):
+            table.add_row(name, _cell(value))
+    return table
+
+
+def rows_table(rows: list[dict[str, Any]]) -> Table:
+    """Any rows, the first 200."""
+    table = Table(box=box.SIMPLE, caption=f"first {SHOWN_ROWS} of {len(rows):,}" if len(rows) > SHOWN_ROWS else None)
+    for name in rows[0] if rows else ["nothing found"]:
+        table.add_column(name, overflow="fold")
+    for row in rows[:SHOWN_ROWS]:
+        table.add_row(*(_cell(value) for value in row.values()))
+    return table
+
+
+def _cell(value: object) -> str:
+    """Text from the log is hostile: no markup, no control characters (which could drive the terminal)."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = "".join(char if char.isprintable() else "�" for char in text)
+    return escape(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…")

@@ -1,0 +1,63 @@
+import pytest
+
+from labels.guardrails import Grounded, check
+from labels.semantic_roles import SemanticRoles
+from tests.labels.test_task import Outfit
+
+
+def roles(product="", brand="", attributes=()):
+    return SemanticRoles(product=product, brand=brand, attributes=list(attributes))
+
+
+@pytest.mark.parametrize(
+    ("query", "answer"),
+    [
+        ("oat milk", roles("oat milk")),
+        ("oatmilk", roles("oat milk")),
+        ("oat mlik", roles("oat milk")),
+        ("oat mylk", roles("oat milk")),
+        ("tomatoes", roles("tomato")),
+        ("tomato", roles("tomatoes")),
+        ("berries", roles("berry")),
+        ("choc spread", roles("chocolate spread")),
+        ("gf bread", roles("bread", attributes=["gluten free"])),
+        ("verdant machne juice", roles("juice", "verdant machine")),
+        ("verdantmachne", roles("", "verdant machine")),
+        ("juice verdant machine 1 l", roles("juice", "verdant machine", ["1 l"])),
+        ("500ml water", roles("water", attributes=["500 ml"])),
+    ],
+)
+def test_typos_plurals_abbreviations_and_missing_spaces_are_grounded(query, answer):
+    assert check(answer, query) is None
+
+
+@pytest.mark.parametrize(
+    ("query", "answer", "field", "value"),
+    [
+        ("oat milk", roles("oat milk", "northwind"), "brand", "northwind"),
+        ("oat milk", roles("television"), "product", "television"),
+        ("oat milk", roles("milk", attributes=["oat", "organic"]), "attributes", "organic"),
+        ("oat milk", roles("milk", attributes=["oat frozen"]), "attributes", "oat frozen"),  # every word counts
+    ],
+)
+def test_what_neither_query_nor_facts_say_is_refused_with_figure_and_threshold(query, answer, field, value):
+    refused = check(answer, query)
+    assert (refused.guardrail, refused.field, refused.value) == ("grounded", field, value)
+    assert refused.figure < refused.threshold == 0.6
+    assert str(refused) == f"grounded: {field} {value!r} scores {refused.figure:.2f}, needs 0.60"
+
+
+def test_a_fact_is_evidence_in_whatever_case_it_is_written():
+    answer = roles("juice", "verdant machine")
+    assert check(answer, "vm juice 2l") is None
+    assert check(answer, "green juice").value == "verdant machine"
+    assert check(answer, "green juice", ["Verdant Machine | Orange Juice"]) is None
+
+
+def test_an_empty_answer_has_nothing_to_refuse_and_fields_without_guardrails_pass():
+    assert check(roles(), "oat milk") is None
+    assert check(Outfit(garment="coat", colours=["red"]), "milk") is None
+
+
+def test_the_threshold_is_the_tasks_to_choose():
+    assert 0.6 < Grounded().figure("mylk", "oat milk", []) < 0.9
