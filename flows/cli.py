@@ -1,8 +1,11 @@
 """The command line. Heavy imports come after parsing, so that `--help` answers at once."""
 
+import atexit
 import errno
 import json
+import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +13,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from demo.settings import demo_settings
 from flows.environment import prepare
-from flows.settings import Settings, load_settings, parse_sets
+from flows.settings import DEFAULT_WORK, Settings, load_settings, parse_sets
 from labels.errors import StillhouseError
 
 GATE_REFUSED = 3
@@ -82,9 +86,9 @@ def demo(
     set_: SetOption = None,
 ) -> None:
     """A whole night on an invented shop, with real parts and tiny models; then a few lookups."""
-    from flows.demo import demo_settings, run_demo
+    settings = settings_of("laptop", work, set_, **demo_settings(work or DEFAULT_WORK))
+    from flows.demo import run_demo
 
-    settings = settings_of("laptop", work, set_, **demo_settings(work))
     if not run_demo(settings, rows, queries):
         raise typer.Exit(GATE_REFUSED)
 
@@ -239,21 +243,42 @@ def show(value: Any, as_json: bool, table: Any) -> None:  # noqa: ANN401 - any J
 
 def main() -> None:
     """Run the command; every error of ours is one message on stderr and a non-zero exit."""
+    code = run()
+    # DuckDB's and vLLM's bindings print leak reports while the interpreter is torn down; everything of ours is closed.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def run() -> int:
+    """The command's exit code; its errors are printed."""
     try:
         app()
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else int(bool(ending.code))
     except StillhouseError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        raise SystemExit(1) from None
+        return fail(str(error))
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            raise
+            traceback.print_exc()
+            return 1
         what = f"the disk is full ({error.strerror}, writing {error.filename or 'the work folder'})"
         kept = "what was labelled, reviewed and released is kept. Free some space and run the same command again"
-        err.print(f"[bold red]error:[/] {escape(what)}; {kept}", soft_wrap=True)
-        raise SystemExit(1) from None
+        return fail(f"{what}; {kept}")
     except KeyboardInterrupt:
         err.print("stopped; run the same command again to go on where it stopped")
-        raise SystemExit(130) from None
+        return 130
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def fail(message: str) -> int:
+    """One message on stderr; the exit code of an error."""
+    err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    return 1
 
 
 if __name__ == "__main__":

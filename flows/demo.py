@@ -2,7 +2,6 @@
 
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -13,7 +12,7 @@ from demo.write import write_demo
 from flows.nightly import run_night
 from flows.online import look_up
 from flows.screen import Screen
-from flows.settings import DEFAULT_WORK, Settings
+from flows.settings import Settings
 from flows.tables import night_table
 
 COMMANDS = (
@@ -21,18 +20,6 @@ COMMANDS = (
     "stillhouse report",
     'stillhouse labels "SELECT status, count(*) FROM labels GROUP BY status"',
 )
-
-
-def demo_settings(work: str | None) -> dict[str, object]:
-    """The settings that point a night at the invented shop under the work folder."""
-    shop = Path(work or DEFAULT_WORK) / "shop"
-    return {
-        "log__path": str(shop / "log.parquet"),
-        "log__time": "time",
-        "catalogue__path": str(shop / "catalogue.parquet"),
-        "gold__path": str(shop / "gold" / "held_out.parquet"),
-        "review__simulated": True,
-    }
 
 
 def run_demo(settings: Settings, rows: int, queries: int) -> bool:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -17,6 +18,7 @@ from flows.settings import Settings
 from labels.errors import BusyError, SettingsError
 from labels.files import write_text
 from labels.records import Label
+from labels.tables import open_table
 from labels.task import Task
 from labels.warehouse import Warehouse
 
@@ -98,10 +100,23 @@ def begin_night(settings: Settings, screen: Screen, services: ExitStack | None =
             raise BusyError(
                 f"another night is running in {work}; wait for it, or give this one its own folder with --work"
             ) from None
-        for name, path in (("log", settings.log.path), ("catalogue", settings.catalogue.path)):
-            if not path:
-                raise SettingsError(f"no {name} is named; wanted --{name} FILE, or {name}.path in the profile")
+        check_inputs(settings)
         night = Night(f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}", settings, screen, services or own)
         night.folder.mkdir(parents=True, exist_ok=False)
         write_text(night.folder / "settings.json", settings.model_dump_json(indent=2, exclude={"cache": {"redis_url"}}))
         yield night
+
+
+def check_inputs(settings: Settings) -> None:
+    """Raise at once, before anything is started, where a file is not named, not there or lacks a column."""
+    log, catalogue = settings.log, settings.catalogue
+    files = (
+        ("log", log.path, {"query": log.query, "time": log.time, "count": log.count}),
+        ("catalogue", catalogue.path, {name: getattr(catalogue, name) for name in ("title", "brand", "product")}),
+    )
+    for name, path, columns in files:
+        if not path:
+            raise SettingsError(f"no {name} is named; wanted --{name} FILE, or {name}.path in the profile")
+        open_table(duckdb.connect(), Path(path), columns, f"the {name}")
+    if settings.gold.path:
+        read_gold(Path(settings.gold.path), settings.gold.query, settings.task_class())

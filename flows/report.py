@@ -55,7 +55,7 @@ def summarise(
         "release": release,
         "published": published,
         "gate": checks,
-        "student_size": (read_manifest(student) or {}).get("parameters"),
+        "student_size": {"parameters": (read_manifest(student) or {}).get("parameters")},
         "student_model": student.name,
         "teacher_model": night.settings.teacher.model,
         "seconds": seconds,

@@ -15,7 +15,8 @@ from labels.records import Label, Verdict
 from labels.task import Task
 
 NEAR = 90.0
-"""Two queries are near-duplicates from this token-sort ratio on (0 to 100: equal words in any order give 100)."""
+"""Two queries are near-duplicates from this ratio on (0 to 100), their words sorted or their spaces left out: words
+in another order give 100, and so do words written as one."""
 MINIMUM_ROWS = 100
 
 
@@ -81,10 +82,13 @@ def near_duplicates(queries: Sequence[str], against: Sequence[str]) -> list[bool
     """Whether each query is equal or near to any of `against`."""
     if not against:
         return [False] * len(queries)
+    joined = [query.replace(" ", "") for query in against]
     close: list[bool] = []
     for start in range(0, len(queries), 1000):
-        scores = process.cdist(
-            queries[start : start + 1000], against, scorer=fuzz.token_sort_ratio, score_cutoff=NEAR, dtype=np.uint8
+        some = queries[start : start + 1000]
+        scores = process.cdist(some, against, scorer=fuzz.token_sort_ratio, score_cutoff=NEAR, dtype=np.uint8)
+        closed_up = process.cdist(
+            [query.replace(" ", "") for query in some], joined, scorer=fuzz.ratio, score_cutoff=NEAR, dtype=np.uint8
         )
-        close += (scores.max(axis=1) >= NEAR).tolist()
+        close += (np.maximum(scores, closed_up).max(axis=1) >= NEAR).tolist()
     return close

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 
@@ -62,7 +63,7 @@ def test_confidence_is_between_0_and_1_however_the_text_is_cut_into_tokens(produ
     text = SemanticRoles(product=product, brand=brand, attributes=attributes).to_json()
     cuts = sorted({0, len(text), *data.draw(st.lists(st.integers(0, len(text)), max_size=9))})
     chance = st.floats(-20, 0)
-    pieces = [(text[a:b], data.draw(chance)) for a, b in zip(cuts, cuts[1:], strict=False)]
+    pieces = [(text[a:b], data.draw(chance)) for a, b in itertools.pairwise(cuts)]
     found = field_confidence(SemanticRoles, text, pieces)
     assert list(found) == ["product", "brand", "attributes"]
     assert all(0 <= figure <= 1 for figure in found.values())

@@ -14,9 +14,14 @@ from tests.labels.shop import label
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "release.json"
     write_json(path, {"release": 1})
-    with pytest.raises(RuntimeError, match="stop"), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("stop")
+
+    def fail_half_way():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail_half_way()
     assert path.read_text() == '{\n  "release": 1\n}\n'
     assert list(tmp_path.iterdir()) == [path]
 
@@ -56,6 +61,7 @@ def test_a_digest_changes_with_any_part_and_only_then(tmp_path):
 
 
 FILL = textwrap.dedent("""
+    import os
     import sys
     from pathlib import Path
 
@@ -68,7 +74,7 @@ FILL = textwrap.dedent("""
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
     for chunk in range(100):
-        rows = [label(f"{chunk}-{n}", raw=__import__("os").urandom(2000).hex()) for n in range(20)]
+        rows = [label(f"{chunk}-{n}", raw=os.urandom(2000).hex()) for n in range(20)]
         house.add_labels(rows)
         print(chunk, flush=True)
 """)

@@ -1,0 +1,46 @@
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from evals.gold import read_gold
+from labels.errors import InputError
+from labels.semantic_roles import SemanticRoles
+
+
+def roles(product="", brand="", *attributes):
+    return SemanticRoles(product=product, brand=brand, attributes=list(attributes))
+
+
+GOLD = {"red oat milk": roles("oat milk", "", "red", "1 l"), "acme": roles("", "acme")}
+
+
+def test_parquet_json_lines_and_csv_give_the_same_gold_in_normal_form(tmp_path):
+    rows = [
+        {"Search": "Red  OAT milk", "product": "Oat Milk", "brand": None, "attributes": ["Red", "1 l"]},
+        {"Search": "acme", "product": "", "brand": "ACME", "attributes": []},
+        {"Search": "  ", "product": "x", "brand": "", "attributes": []},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "gold.parquet")
+    (tmp_path / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "gold.csv").write_text(
+        "Search,product,brand,attributes\nRed OAT milk,Oat Milk,,red; 1 l\nacme,,ACME,\n"
+    )
+    for name in ("gold.parquet", "gold.jsonl", "gold.csv"):
+        assert read_gold(tmp_path / name, "Search", SemanticRoles) == GOLD, name
+
+
+def test_a_missing_item_of_a_list_is_no_value_called_none(tmp_path):
+    row = {"query": "tea", "product": "tea", "brand": "", "attributes": ["green", None]}
+    (tmp_path / "gold.jsonl").write_text(json.dumps(row) + "\n")
+    assert read_gold(tmp_path / "gold.jsonl", "query", SemanticRoles) == {"tea": roles("tea", "", "green")}
+
+
+def test_gold_without_a_field_of_the_task_or_without_a_query_is_refused(tmp_path):
+    (tmp_path / "gold.csv").write_text("query,product,brands,attributes\ntea,tea,,\n")
+    with pytest.raises(InputError, match=r"the gold .* has no column 'brand'; did you mean 'brands'\?"):
+        read_gold(tmp_path / "gold.csv", "query", SemanticRoles)
+    (tmp_path / "gold.csv").write_text("query,product,brand,attributes\n,tea,,\n")
+    with pytest.raises(InputError, match="holds no query"):
+        read_gold(tmp_path / "gold.csv", "query", SemanticRoles)

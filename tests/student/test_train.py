@@ -1,0 +1,204 @@
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from flows.settings import ROOT
+from labels.errors import EngineError, ParityError, PreflightError
+from labels.files import MANIFEST, read_manifest
+from labels.models import model_identity
+from labels.prompt import messages
+from labels.semantic_roles import SemanticRoles
+from student.dataset import read_dataset
+from student.merge import MERGE_BOUND, SAME_ANSWERS, merge
+from student.train import adapter_folder, load_base
+from tests.student.training import ENVIRONMENT, recipe, shop_dataset, train
+
+ROWS = 150
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return shop_dataset(tmp_path_factory.mktemp("datasets"), ROWS)
+
+
+@pytest.fixture(scope="module")
+def trained(dataset, tmp_path_factory):
+    """One adapter trained for one epoch by the real trainer, and the progress it reported."""
+    progress = []
+    folder, made = train(dataset, tmp_path_factory.mktemp("adapters"), progress=progress.append)
+    assert made
+    return folder, progress
+
+
+@pytest.fixture(scope="module")
+def queries(dataset):
+    return [query for query, _ in read_dataset(dataset)[:16]]
+
+
+def losses(folder):
+    return json.loads((folder / "losses.json").read_text())
+
+
+def test_an_adapter_is_finished_by_its_manifest_which_says_what_made_it(trained, dataset):
+    folder, _ = trained
+    manifest = read_manifest(folder)
+    assert (manifest["rows"], manifest["dataset"]) == (ROWS, dataset.name)
+    assert manifest["recipe"]["rank"] == 8
+    assert manifest["preflight_rows"] >= 48
+    finished = (folder / MANIFEST).stat().st_mtime_ns
+    assert finished == max(path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file())
+    assert not [*folder.rglob("adapter_model*.bin"), *folder.rglob("pytorch_model*")], "weights are safetensors"
+    assert load_file(folder / "adapter_model.safetensors")
+
+
+def test_training_reports_the_steps_reached_and_records_the_losses(trained):
+    folder, progress = trained
+    steps = -(-ROWS // 16)
+    assert progress == sorted(progress)
+    assert progress[-1] == steps
+    assert [step for step, _ in losses(folder)] == [steps]
+    assert all(0 < loss < 20 for _, loss in losses(folder))
+
+
+def test_a_second_call_trains_nothing(trained, dataset):
+    folder, _ = trained
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    called = []
+    assert train(dataset, folder.parent, progress=called.append) == (folder, False)
+    assert not called
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_another_recipe_another_base_or_another_dataset_is_another_adapter(dataset, tmp_path):
+    one = recipe()
+    base = tmp_path / "base"
+    shutil.copytree(one.base, base)
+    (base / "generation_config.json").write_text("{}")
+    others = [replace(one, rank=4), replace(one, seed=1), replace(one, base=str(base))]
+    folders = {adapter_folder(each, dataset, tmp_path) for each in [one, *others]}
+    folders.add(adapter_folder(one, dataset.with_name("other"), tmp_path))
+    assert len(folders) == 5
+
+
+def test_rows_too_long_for_max_length_fail_the_preflight_before_any_step(dataset, tmp_path):
+    steps = []
+    with pytest.raises(PreflightError, match=r"truncated|no loss at all|not what the server will render"):
+        train(dataset, tmp_path, max_length=45, progress=steps.append)
+    assert not steps
+    assert not any(read_manifest(folder) for folder in tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def merged(trained, queries, tmp_path_factory):
+    folder, made = merge(SemanticRoles, recipe(), trained[0], queries, tmp_path_factory.mktemp("students"))
+    assert made
+    return folder
+
+
+def test_a_merged_model_states_its_parity_and_is_merged_once(merged, trained, queries):
+    manifest = read_manifest(merged)
+    assert manifest["adapter"] == trained[0].name
+    parity = manifest["parity"]
+    assert parity["queries"] == len(queries)
+    assert 0 <= parity["max_logit_difference"] <= parity["bound"] == MERGE_BOUND
+    assert parity["cast_same_next_token"] >= SAME_ANSWERS
+    assert manifest["parameters"] == sum(weight.numel() for weight in load_file(merged / "model.safetensors").values())
+    assert merge(SemanticRoles, recipe(), trained[0], queries, merged.parent) == (merged, False)
+    assert (merged / MANIFEST).stat().st_mtime_ns == max(path.stat().st_mtime_ns for path in merged.iterdir())
+
+
+def test_the_merged_folder_alone_is_a_model_that_learnt_something(merged, dataset):
+    rows = read_dataset(dataset)[:64]
+    tokenizer = AutoTokenizer.from_pretrained(merged)
+
+    def loss_of(model):
+        total = 0.0
+        for query, value in rows:
+            prompt = tokenizer.apply_chat_template(
+                messages(SemanticRoles, query), add_generation_prompt=True, return_dict=False
+            )
+            answer = tokenizer(value, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+            ids = torch.tensor([prompt + answer])
+            labels = torch.tensor([[-100] * len(prompt) + answer])
+            with torch.inference_mode():
+                total += float(model(input_ids=ids, labels=labels).loss)
+        return total / len(rows)
+
+    student = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32).eval()
+    base = load_base(recipe())[0].eval()
+    assert loss_of(student) < 0.8 * loss_of(base)
+    assert model_identity(str(merged)).startswith(merged.name)
+
+
+def tampered(adapter, root, change):
+    """A copy of a finished adapter with its weights changed."""
+    copy = root / "tampered"
+    shutil.copytree(adapter, copy, ignore=shutil.ignore_patterns("checkpoints"))
+    file = copy / "adapter_model.safetensors"
+    save_file({name: change(name, weight).contiguous() for name, weight in load_file(file).items()}, file)
+    return copy
+
+
+def blown_up(name, weight):
+    return weight * (100 if "lora_B" in name else 1 if "lora_A" in name else 1000)
+
+
+def not_a_number(name, weight):
+    return weight * float("nan") if "lora_B" in name else weight
+
+
+@pytest.mark.parametrize(
+    ("change", "says"), [(blown_up, "logits differ from its adapter's by"), (not_a_number, "can't be merged")]
+)
+def test_an_adapter_that_does_not_merge_exactly_leaves_no_student(trained, queries, tmp_path, change, says):
+    adapter = tampered(trained[0], tmp_path, change)
+    with pytest.raises(ParityError, match=says):
+        merge(SemanticRoles, recipe(), adapter, queries, tmp_path / "students")
+    assert not (tmp_path / "students").exists()
+
+
+def test_a_folder_without_weights_is_no_base(dataset, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EngineError, match="holds no safetensors"):
+        train(dataset, tmp_path, base=str(tmp_path / "empty"))
+    with pytest.raises(EngineError, match="no model at"):
+        train(dataset, tmp_path, base="./nowhere")
+
+
+def test_a_training_killed_after_a_checkpoint_ends_as_if_it_had_not_been(dataset, tmp_path):
+    epochs = 2
+    whole, _ = train(dataset, tmp_path / "whole", epochs)
+    folder = adapter_folder(recipe(epochs), dataset, tmp_path / "killed")
+    command = [sys.executable, "-m", "tests.student.training", dataset, tmp_path / "killed", str(epochs)]
+    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    give_up = time.monotonic() + 120
+    while not list(folder.glob("checkpoints/checkpoint-10/trainer_state.json")):
+        assert process.poll() is None, "the training ended before it could be killed"
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert read_manifest(folder) is None
+    assert not (folder / "losses.json").exists()
+    # The same kill a moment later leaves half of the next checkpoint; it must not be resumed from.
+    half = folder / "checkpoints" / "checkpoint-999"
+    half.mkdir()
+    (half / "adapter_config.json").write_text("{")
+    steps = []
+    again, made = train(dataset, tmp_path / "killed", epochs, progress=steps.append)
+    assert made
+    assert again == folder
+    assert min(steps) > 10, "it started from the beginning"
+    assert losses(again) == losses(whole)
+    ours, theirs = (load_file(each / "adapter_model.safetensors") for each in (again, whole))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -1,0 +1,45 @@
+"""What the training tests share: a dataset of the invented shop, a recipe for the shipped base, one training run.
+
+As a program, `python -m tests.student.training DATASET ADAPTERS EPOCHS` trains and prints the folder.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from demo.shop import make_shop
+from flows.settings import ROOT
+from labels.semantic_roles import SemanticRoles
+from student.dataset import build_dataset
+from student.train import Recipe, train_adapter
+from tests.labels.shop import label
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+
+
+def recipe(epochs=1, **other):
+    given = {
+        "base": str(ROOT / "demo/models/student-base"), "revision": None, "rank": 8, "alpha": 16,
+        "target_modules": "all-linear", "modules_to_save": ["embed_tokens"], "learning_rate": 4e-3, "epochs": epochs,
+        "batch": 16, "accumulate": 1, "max_length": 512, "dtype": "float32", "quantise_base": False,
+        "gradient_checkpointing": False, "seed": 0,
+    }  # fmt: skip
+    return Recipe(**given | other)
+
+
+def shop_dataset(root, rows=150):
+    pool = make_shop(brands=20, products=120, queries=rows).pool.to_pylist()
+    answers = {
+        row["query"]: SemanticRoles(**{name: row[name] for name in SemanticRoles.model_fields}).to_json()
+        for row in pool
+    }
+    labels = [label(query, query=query, value=value) for query, value in answers.items()]
+    return build_dataset(SemanticRoles, labels, [], [], root).folder
+
+
+def train(dataset, root, epochs=1, progress=lambda _: None, **other):
+    return train_adapter(SemanticRoles, recipe(epochs, **other), dataset, root, progress)
+
+
+if __name__ == "__main__":
+    print(train(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))[0])
