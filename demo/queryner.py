@@ -59,7 +59,9 @@ def write_gold(train: Path, folder: Path) -> Counts:
 
 def collapse(tokens: Sequence[str], labels: Sequence[str]) -> SemanticRoles:
     """The slots of one annotated query, in normal form."""
-    products, brands, attributes = [], [], []
+    products: list[str] = []
+    brands: list[str] = []
+    attributes: list[str] = []
     for kind, text in spans(tokens, labels):
         slot = products if kind in PRODUCT else brands if kind in BRAND else attributes
         slot.append(text)

@@ -33,7 +33,7 @@ def summary(settings: Settings) -> Rows:
     return run_sql(
         settings,
         """SELECT l.task, l.model, l.status, count(*) AS labels, count(v.identity) AS reviewed,
-                  min(l.created) AS first, max(l.created) AS last, count(DISTINCT l.night) AS nights
+                  left(min(l.created), 16) AS first, left(max(l.created), 16) AS last, count(DISTINCT l.night) AS nights
            FROM labels l LEFT JOIN (SELECT DISTINCT identity FROM verdicts) v USING (identity)
            GROUP BY ALL ORDER BY ALL""",
     )
@@ -42,7 +42,6 @@ def summary(settings: Settings) -> Rows:
 def run_sql(settings: Settings, sql: str) -> Rows:
     """The rows of a query over the views labels, verdicts and queries. Raises InputError on bad SQL."""
     with warehouse_of(settings).connect() as con:
-        con.execute("SET enable_external_access = true")
         try:
             relation = con.sql(sql)
             return relation.to_arrow_table().to_pylist() if relation else []
@@ -59,8 +58,8 @@ def explain(settings: Settings, query: str) -> Rows:
     if not wanted:
         raise InputError('wanted a query after why, such as: stillhouse labels why "oat milk"')
     with warehouse_of(settings).connect() as con:
-        held = con.execute("SELECT * FROM labels WHERE query = ? ORDER BY created DESC", [wanted]).to_arrow_table()
-        verdicts = con.execute("SELECT * FROM verdicts WHERE query = ? ORDER BY created", [wanted]).to_arrow_table()
+        held = con.sql("SELECT * FROM labels WHERE query = ? ORDER BY created DESC", params=[wanted]).to_arrow_table()
+        verdicts = con.sql("SELECT * FROM verdicts WHERE query = ? ORDER BY created", params=[wanted]).to_arrow_table()
     rows = held.to_pylist()
     if not rows:
         return [{"query": wanted, "why": "no label is held: it was in no log so far; the next night with it asks"}]

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from demo.settings import demo_settings
-from flows.environment import prepare
+from flows.environment import prepare, prepare_prefect
 from flows.settings import DEFAULT_WORK, Settings, load_settings, parse_sets
 from labels.errors import StillhouseError
 
@@ -47,7 +47,7 @@ def settings_of(profile: str, work: str | None, sets: list[str] | None, **more: 
         changes["work"] = work
     settings = load_settings(profile, changes)
     models = (settings.teacher.model, settings.student.base)
-    prepare(settings.folder, offline=all(Path(model).is_dir() for model in models))
+    prepare(offline=all(Path(model).is_dir() for model in models))
     return settings
 
 
@@ -68,6 +68,7 @@ def night(
     """
     paths = {"log__path": log, "catalogue__path": catalogue, "gold__path": gold}
     settings = settings_of(profile, work, set_, **paths)
+    prepare_prefect(settings.folder)
     from flows.nightly import run_night
     from flows.screen import Screen
     from flows.tables import night_table
@@ -87,6 +88,7 @@ def demo(
 ) -> None:
     """A whole night on an invented shop, with real parts and tiny models; then a few lookups."""
     settings = settings_of("laptop", work, set_, **demo_settings(work or DEFAULT_WORK))
+    prepare_prefect(settings.folder)
     from flows.demo import run_demo
 
     if not run_demo(settings, rows, queries):
@@ -145,10 +147,14 @@ def labels(
     """
     settings = settings_of(profile, work, set_)
     from flows.browse import explain, run_sql, summary
-    from flows.tables import rows_table
+    from flows.tables import one_by_one, rows_table
 
-    rows = explain(settings, query or "") if what == "why" else run_sql(settings, what) if what else summary(settings)
-    show(rows, as_json, lambda: rows_table(rows))
+    if what == "why":
+        rows = explain(settings, query or "")
+        show(rows, as_json, lambda: one_by_one(rows))
+    else:
+        rows = run_sql(settings, what) if what else summary(settings)
+        show(rows, as_json, lambda: rows_table(rows))
 
 
 @app.command()
@@ -156,6 +162,7 @@ def schedule(profile: ProfileOption = "laptop", work: WorkOption = None, set_: S
     """Run the night every night, at the profile's cron line in its time zone; stop it with Ctrl-C."""
     settings = settings_of(profile, work, set_)
     changes = parse_sets(set_ or []) | ({"work": str(settings.folder)})
+    prepare_prefect(settings.folder)
     from prefect.schedules import Cron
 
     from flows.nightly import nightly

@@ -25,16 +25,23 @@ ON_CPU = {
 }
 
 
-def prepare(work: Path, offline: bool) -> None:
-    """Set what is not set yet: quiet libraries, no telemetry, Prefect's state under `work`, threads for a CPU.
+def prepare(offline: bool) -> None:
+    """Set what is not set yet: quiet libraries, no telemetry, threads for a CPU.
 
     `offline`: all models are local folders, so no library has a reason to ask a hub.
     """
-    prefect = work / "prefect"
-    values = FIXED | {"PREFECT_HOME": str(prefect), "PREFECT_LOCAL_STORAGE_PATH": str(prefect / "storage")}
+    values = dict(FIXED)
     if not Path("/proc/driver/nvidia/version").exists():
         values |= ON_CPU
     if offline:
         values |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     for name, value in values.items():
         os.environ.setdefault(name, value)
+
+
+def prepare_prefect(work: Path) -> None:
+    """Prefect's state lies under `work` too."""
+    home = work / "prefect"
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PREFECT_HOME", str(home))
+    os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(home / "storage"))

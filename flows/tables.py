@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from rich import box
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -49,8 +50,13 @@ def f1_text(score: dict[str, Any] | None) -> str:
     return f"F1 {score['f1']:.3f} ({low:.3f} to {high:.3f}) on {score['queries']:,} queries"
 
 
+def one_by_one(rows: list[dict[str, Any]]) -> Group:
+    """Rows with long cells, each as a table of its own."""
+    return Group(*map(answer_table, rows))
+
+
 def answer_table(answer: dict[str, Any]) -> Table:
-    """One lookup."""
+    """One row, a line a value."""
     table = Table(box=box.SIMPLE, show_header=False)
     table.add_column(style="bold")
     table.add_column()

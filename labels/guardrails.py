@@ -13,7 +13,7 @@ from labels.task import Task
 class Grounded:
     """Every word of the value stands in the query or in the facts, allowing for typos, plurals and abbreviations."""
 
-    threshold: float = 0.6
+    threshold: float = 0.75
 
     def figure(self, value: str, query: str, facts: Iterable[str]) -> float:
         """How well the least supported word of `value` is supported, 0 to 1."""

@@ -20,9 +20,10 @@ def roles(product="", brand="", attributes=()):
         ("tomato", roles("tomatoes")),
         ("berries", roles("berry")),
         ("choc spread", roles("chocolate spread")),
+        ("veg stock", roles("vegetable stock")),
         ("gf bread", roles("bread", attributes=["gluten free"])),
         ("verdant machne juice", roles("juice", "verdant machine")),
-        ("verdantmachne", roles("", "verdant machine")),
+        ("verdantmachnejuice", roles("juice", "verdant machine")),
         ("juice verdant machine 1 l", roles("juice", "verdant machine", ["1 l"])),
         ("500ml water", roles("water", attributes=["500 ml"])),
     ],
@@ -51,7 +52,7 @@ def test_a_fact_is_evidence_in_whatever_case_it_is_written():
     answer = roles("juice", "verdant machine")
     assert check(answer, "vm juice 2l") is None
     assert check(answer, "green juice").value == "verdant machine"
-    assert check(answer, "green juice", ["Verdant Machine | Orange Juice"]) is None
+    assert check(answer, "green juice", ["VERDANT MACHINE | ORANGE JUICE"]) is None
 
 
 def test_an_empty_answer_has_nothing_to_refuse_and_fields_without_guardrails_pass():

@@ -50,6 +50,7 @@ def test_every_character_by_itself_settles_and_stays_without_control_characters(
         ("oat\u2028milk", "oat milk"),
         ("a\ud800b", "a\ufffdb"),
         ("\ud83d\ude00", "\N{GRINNING FACE}"),  # a pair of surrogates is one character
+        ("\u1f80\u0304", "\u1f00\u1fd1"),  # takes two rounds
         (" \t\r\n", ""),
     ],
 )
