@@ -44,4 +44,5 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     for _ in range(ITERATIONS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    result: torch.Tensor = x.T if tall else x
+    return result

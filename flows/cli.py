@@ -166,15 +166,17 @@ def schedule(profile: ProfileOption = "laptop", work: WorkOption = None, set_: S
     from prefect.schedules import Cron
 
     from flows.nightly import nightly
+    from flows.server import prefect_server
 
     cron = settings.schedule
     err.print(f"The night runs at {cron.cron!r}, {cron.timezone}; Ctrl-C stops it. State: {settings.folder}")
-    nightly.serve(
-        name=f"stillhouse-{settings.profile}",
-        schedule=Cron(cron.cron, timezone=cron.timezone),
-        parameters={"profile": profile, "changes": changes},
-        print_starting_message=False,
-    )
+    with prefect_server(settings.folder):
+        nightly.serve(
+            name=f"stillhouse-{settings.profile}",
+            schedule=Cron(cron.cron, timezone=cron.timezone),
+            parameters={"profile": profile, "changes": changes},
+            print_starting_message=False,
+        )
 
 
 @app.command()

@@ -23,6 +23,7 @@ from flows.report import report_night, summarise
 from flows.retrieve import retrieve_facts
 from flows.review import judge_teacher, sample_labels
 from flows.screen import Screen
+from flows.server import prefect_server
 from flows.settings import Settings, load_settings
 from flows.train import train_student
 
@@ -64,7 +65,7 @@ class PrefectRun(PlainRun):
 
     def call(self, name: str, stage: Callable[[], Result]) -> Result:
         """As a task without parameters: Prefect need not look through the data."""
-        return task(stage, name=name, cache_policy=NO_CACHE)()
+        return task(name=name, cache_policy=NO_CACHE)(stage)()
 
 
 @flow(name="night")
@@ -77,8 +78,8 @@ def nightly(profile: str = "laptop", changes: dict[str, Any] | None = None) -> d
 
 def run_night(settings: Settings, screen: Screen, services: ExitStack | None = None) -> dict[str, Any]:
     """The same from here and now; what it starts (Redis, the student's server) lives as long as `services`."""
-    with begin_night(settings, screen, services) as night:
-        return flow(lambda: run_stages(night, PrefectRun(screen)), name="night")()
+    with begin_night(settings, screen, services) as night, prefect_server(settings.folder):
+        return flow(name="night")(lambda: run_stages(night, PrefectRun(screen)))()
 
 
 def run_stages(night: Night, run: Run) -> dict[str, Any]:

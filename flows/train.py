@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 from flows.night import Night
@@ -48,9 +49,8 @@ def train_student(night: Night) -> Path:
 def recipe_of(night: Night) -> Recipe:
     """The training recipe the settings describe."""
     s = night.settings.student
-    same = ("base", "revision", "rank", "alpha", "target_modules", "modules_to_save", "learning_rate", "epochs")
-    same += ("batch", "accumulate", "max_length", "dtype", "quantise_base", "gradient_checkpointing")
-    return Recipe(**{name: getattr(s, name) for name in same}, seed=night.settings.seed)
+    same = {field.name: getattr(s, field.name) for field in fields(Recipe) if field.name != "seed"}
+    return Recipe(**same, seed=night.settings.seed)
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def label(
                 used[0] += completion.tokens_in
                 used[1] += completion.tokens_cached
                 used[2] += completion.tokens_out
-    return Labelled(len(todo), len(requests) - len(todo), *used, seconds=time.perf_counter() - start)
+    return Labelled(len(todo), len(requests) - len(todo), used[0], used[1], used[2], time.perf_counter() - start)
 
 
 def label_of(task: type[Task], request: Request, completion: Completion, model: str, night: str) -> Label:

@@ -1,7 +1,11 @@
+from typing import Annotated, ClassVar
+
 import pytest
+from pydantic import Field
 
 from labels.guardrails import Grounded, check
 from labels.semantic_roles import SemanticRoles
+from labels.task import Task
 from tests.labels.test_task import Outfit
 
 
@@ -44,8 +48,8 @@ def test_typos_plurals_abbreviations_and_missing_spaces_are_grounded(query, answ
 def test_what_neither_query_nor_facts_say_is_refused_with_figure_and_threshold(query, answer, field, value):
     refused = check(answer, query)
     assert (refused.guardrail, refused.field, refused.value) == ("grounded", field, value)
-    assert refused.figure < refused.threshold == 0.6
-    assert str(refused) == f"grounded: {field} {value!r} scores {refused.figure:.2f}, needs 0.60"
+    assert refused.figure < refused.threshold == 0.75
+    assert str(refused) == f"grounded: {field} {value!r} scores {refused.figure:.2f}, needs 0.75"
 
 
 def test_a_fact_is_evidence_in_whatever_case_it_is_written():
@@ -60,5 +64,15 @@ def test_an_empty_answer_has_nothing_to_refuse_and_fields_without_guardrails_pas
     assert check(Outfit(garment="coat", colours=["red"]), "milk") is None
 
 
+class Strict(Task):
+    """The same guardrail, at another threshold."""
+
+    name: ClassVar[str] = "strict"
+    product: Annotated[str, Grounded(threshold=0.9)] = Field(description="the thing wanted")
+
+
 def test_the_threshold_is_the_tasks_to_choose():
-    assert 0.6 < Grounded().figure("mylk", "oat milk", []) < 0.9
+    assert check(roles("oat mylk"), "oat milk") is None
+    refused = check(Strict(product="oat mylk"), "oat milk")
+    assert (refused.figure, refused.threshold) == (0.75, 0.9)
+    assert check(Strict(product="oat milk"), "oat milk") is None

@@ -25,6 +25,15 @@ from tests.student.training import ENVIRONMENT, recipe, shop_dataset, train
 ROWS = 150
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """As in the environment of conftest.py, where another test has loaded torch before that was set."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     return shop_dataset(tmp_path_factory.mktemp("datasets"), ROWS)

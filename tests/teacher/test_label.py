@@ -3,6 +3,7 @@ from collections import Counter
 import pytest
 
 from labels.errors import EngineError
+from labels.guardrails import Grounded
 from labels.semantic_roles import SemanticRoles
 from labels.task import Task
 from labels.warehouse import Warehouse
@@ -74,7 +75,7 @@ def test_a_rejected_label_keeps_its_value_and_says_which_guardrail_and_why(tmp_p
     assert item.status == "rejected"
     assert item.value == roles("oat milk", "northwind")
     assert item.reason.startswith("grounded: brand 'northwind' scores 0.")
-    assert item.reason.endswith("needs 0.60")
+    assert item.reason.endswith(f"needs {Grounded().threshold:.2f}")
 
 
 @pytest.mark.parametrize(
