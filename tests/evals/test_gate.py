@@ -23,7 +23,7 @@ def judged(right, wrong=0, simulated=False):
 
 GOOD = Figures(
     queries=110, labelled=100, rejected=7, failed=3,
-    judgement=judged(95, 5), teacher=scored(95, 5), student=scored(90, 10), ratio=(0.93, 0.97), agreement=None,
+    judgement=judged(95, 5), teacher=scored(95, 5), student=scored(90, 10), ratio=(0.93, 0.97), agreement=None, invalid_rate=0.0,
 )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def test_student_is_held_to_its_share_of_the_teacher():
 
 
 def test_without_gold_agreement_with_the_teacher_decides():
-    bare = replace(GOOD, teacher=None, student=None, ratio=None)
+    bare = replace(GOOD, teacher=None, student=None, ratio=None, invalid_rate=None)
     assert one(replace(bare, agreement=scored(95, 5)), "student").passed
     assert "no gold" in one(replace(bare, agreement=scored(95, 5)), "student").message
     assert not one(replace(bare, agreement=scored(80, 20)), "student").passed
@@ -111,8 +111,8 @@ def test_a_teacher_that_finds_nothing_lets_no_student_through():
 
 
 def test_invalid_answers_are_refused():
-    assert one(replace(GOOD, student=scored(98, none=2)), "invalid").passed
-    check = one(replace(GOOD, student=scored(97, none=3)), "invalid")
+    assert one(replace(GOOD, invalid_rate=0.02), "invalid").passed
+    check = one(replace(GOOD, invalid_rate=0.03), "invalid")
     assert not check.passed
     assert "3.0%" in check.message
     assert "2.0% allowed" in check.message

@@ -35,7 +35,7 @@ def night(simulated=True):
     found = score([(roles("milk"), roles("milk"))] * 9 + [(roles("tea"), roles("milk"))])
     verdicts = [verdict(number, simulated, "right" if number else "corrected") for number in range(30)]
     judgement = judge(verdicts)
-    figures = Figures(1000, 950, 40, 10, judgement, found, found, (0.9, 1.0), None)
+    figures = Figures(1000, 950, 40, 10, judgement, found, found, (0.9, 1.0), None, 0.01)
     summary = {
         "night": "2025-01-31", "profile": "laptop", "queries": 1000, "labelled": 950, "rejected": 40, "failed": 10,
         "asked_teacher": 0, "teacher": found.to_json(), "student": found.to_json(), "lookup": found.to_json(),
@@ -164,7 +164,7 @@ def test_figures_reasons_and_sizes_are_there(html):
 
 def test_refused_night_says_why_and_that_the_last_release_stays(tmp_path):
     summary, _ = night()
-    checks = gate(Figures(1000, 950, 40, 10, None, None, None, None, None), Thresholds(0.8, 0.8, 0.9, 0.02))
+    checks = gate(Figures(1000, 950, 40, 10, None, None, None, None, None, None), Thresholds(0.8, 0.8, 0.9, 0.02))
     summary |= {
         "teacher": None, "student": None, "lookup": None, "judgement": None, "published": False, "release": "r-0",
         "gate": [check.to_json() for check in checks],
