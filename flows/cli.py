@@ -68,6 +68,9 @@ def night(
     """
     paths = {"log__path": log, "catalogue__path": catalogue, "gold__path": gold}
     settings = settings_of(profile, work, set_, **paths)
+    from flows.night import check_inputs
+
+    check_inputs(settings)  # here too: before the seconds that Prefect takes to import
     prepare_prefect(settings.folder)
     from flows.nightly import run_night
     from flows.screen import Screen
@@ -247,7 +250,8 @@ def show(value: Any, as_json: bool, table: Any) -> None:  # noqa: ANN401 - any J
     if as_json:
         sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
     else:
-        out.print(table())
+        drawn = table()
+        out.print(drawn, soft_wrap=isinstance(drawn, str))  # a path is pasted, so it may not be broken
 
 
 def main() -> None:

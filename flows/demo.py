@@ -4,7 +4,6 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.markup import escape
 
@@ -14,6 +13,7 @@ from flows.online import look_up
 from flows.screen import Screen
 from flows.settings import Settings
 from flows.tables import night_table
+from labels.warehouse import Warehouse
 
 COMMANDS = (
     'stillhouse lookup "verdant machine smoothie"',
@@ -44,12 +44,17 @@ def run_demo(settings: Settings, rows: int, queries: int) -> bool:
 
 
 def examples(settings: Settings, summary: dict[str, Any]) -> list[str]:
-    """A head query; and, where the student was served this night and so still runs, one of the torso and one of the tail."""
-    table = pq.read_table(settings.folder / "warehouse" / "queries" / f"{summary['night']}.parquet")
-    bands = table["band"].to_pylist()
-    queries = table["query"].to_pylist()
+    """The first head query the cache holds; and, where the student was served this night, one of the torso and the tail."""
+    with Warehouse(settings.folder / "warehouse").connect() as con:
+        rows = con.execute(
+            """SELECT band, arg_max(query, traffic) FROM queries
+               WHERE night = ? AND (band <> 'head' OR query IN (SELECT query FROM labels WHERE status = 'accepted'))
+               GROUP BY band""",
+            [summary["night"]],
+        ).fetchall()
+    first = dict(rows)
     wanted = ["head", "torso", "tail"] if summary["asked_student"] else ["head"]
-    return [queries[bands.index(band)] for band in wanted if band in bands]
+    return [first[band] for band in wanted if band in first]
 
 
 def show_lookup(out: Console, answer: dict[str, Any]) -> None:

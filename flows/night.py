@@ -18,6 +18,7 @@ from flows.settings import Settings
 from labels.errors import BusyError, SettingsError
 from labels.files import write_text
 from labels.records import Label
+from labels.services import stop_unused
 from labels.tables import open_table
 from labels.task import Task
 from labels.warehouse import Warehouse
@@ -101,10 +102,17 @@ def begin_night(settings: Settings, screen: Screen, services: ExitStack | None =
                 f"another night is running in {work}; wait for it, or give this one its own folder with --work"
             ) from None
         check_inputs(settings)
+        own.callback(stop_left_behind, work)
         night = Night(f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}", settings, screen, services or own)
         night.folder.mkdir(parents=True, exist_ok=False)
         write_text(night.folder / "settings.json", settings.model_dump_json(indent=2, exclude={"cache": {"redis_url"}}))
         yield night
+
+
+def stop_left_behind(work: Path) -> None:
+    """Stop what nights killed with -9 left running, and this one had no use for."""
+    for folder in (work / "redis", work / "prefect", *(work / "services").glob("*")):
+        stop_unused(folder)
 
 
 def check_inputs(settings: Settings) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from rich.markup import escape
 
 from evals.gate import passed
 from flows.evaluate import measure
@@ -26,6 +27,8 @@ from flows.screen import Screen
 from flows.server import prefect_server
 from flows.settings import Settings, load_settings
 from flows.train import train_student
+from labels.errors import StillhouseError
+from labels.files import write_json
 
 Result = TypeVar("Result")
 
@@ -72,8 +75,12 @@ class PrefectRun(PlainRun):
 def nightly(profile: str = "laptop", changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """The whole night of a profile, as a deployment runs it; returns the summary."""
     screen = Screen()
-    with begin_night(load_settings(profile, changes), screen) as night:
-        return run_stages(night, PrefectRun(screen))
+    try:
+        with begin_night(load_settings(profile, changes), screen) as night:
+            return run_stages(night, PrefectRun(screen))
+    except StillhouseError as error:
+        screen.say(f"[bold red]error:[/] {escape(str(error))}")
+        raise
 
 
 def run_night(settings: Settings, screen: Screen, services: ExitStack | None = None) -> dict[str, Any]:
@@ -116,4 +123,5 @@ def run_stages(night: Night, run: Run) -> dict[str, Any]:
         run.seconds,
     )
     run("report", report_night, night, summary, student, head)
+    write_json(night.folder / "summary.json", summary)  # again: its seconds now hold the report's own
     return summary

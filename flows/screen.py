@@ -8,8 +8,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    SpinnerColumn,
-    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -43,10 +41,8 @@ class Screen:
     def bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """A progress bar of `total` steps; call the result with how many more are done."""
         columns = (
-            SpinnerColumn(finished_text=" "),
-            TextColumn("{task.description:<28}"),
-            BarColumn(24),
-            TaskProgressColumn(),
+            TextColumn("  {task.description:<26}"),
+            BarColumn(12),
             MofNCompleteColumn(),
             RateColumn(),
             TimeElapsedColumn(),

@@ -1,5 +1,6 @@
 """Checks every answer passes, the teacher's at night and the student's by day, named on a task's fields."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,8 @@ from rapidfuzz import fuzz, process
 
 from labels.normalise import normalise
 from labels.task import Task
+
+_GLUED = re.compile(r"(?<=\d)(?=[^\W\d])")  # "4pk" is two words
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Grounded:
 
     def figure(self, value: str, query: str, facts: Iterable[str]) -> float:
         """How well the least supported word of `value` is supported, 0 to 1."""
-        evidence = " ".join([query, *facts]).split()
+        evidence = _GLUED.sub(" ", " ".join([query, *facts])).split()
         joined = query.replace(" ", "")
         words = value.split()
         if value.replace(" ", "") in joined or _initials(words) in evidence:
@@ -53,11 +56,18 @@ def check(answer: Task, query: str, facts: Sequence[str] = ()) -> Rejection | No
 def _support(word: str, evidence: Sequence[str], joined: str) -> float:
     if word in evidence or (len(word) > 2 and word in joined):
         return 1.0
-    if any(len(seen) > 1 and word.startswith(seen) for seen in evidence):  # an abbreviation: "choc" for chocolate
+    if any(_abbreviates(seen, word) for seen in evidence):
         return 1.0
     near = process.extractOne(word, evidence, scorer=fuzz.ratio)
     inside = fuzz.partial_ratio(word, joined) if len(word) > 3 else 0.0  # a typo in words written as one
     return max(near[1] if near else 0.0, inside) / 100
+
+
+def _abbreviates(short: str, word: str) -> bool:
+    """The word's beginning ("choc" for chocolate), or at least half of its letters in order ("pk" for pack)."""
+    letters = iter(word)
+    picked = short[0] == word[0] and 2 * len(short) >= len(word) and all(letter in letters for letter in short)
+    return len(short) > 1 and (word.startswith(short) or picked)
 
 
 def _initials(words: Sequence[str]) -> str:

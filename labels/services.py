@@ -65,6 +65,13 @@ def shared_service(
             _leave(folder, users)
 
 
+def stop_unused(folder: Path) -> None:
+    """Stop the service that lives in `folder` where nobody uses it: users killed with -9 left it running."""
+    if (folder / "service.json").exists():
+        with (folder / "users.lock").open("a") as users:
+            _leave(folder, users)
+
+
 def free_port() -> int:
     """A loopback TCP port that nobody listens on at the moment."""
     with socket.socket() as probe:

@@ -50,6 +50,7 @@ class VllmEngine:
                 enable_prefix_caching=True,
                 structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
                 disable_log_stats=False,
+                use_tqdm_on_load=False,
                 **options,
             )
         except Exception as error:
