@@ -30,7 +30,7 @@ lint: install  ## ruff and mypy
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
-models: install  ## train the two tiny models again (about 15 minutes)
+models: install  ## train the two tiny models again (about 45 minutes)
 	@.venv/bin/python -m demo.models $(ARGS)
 
 lock: install  ## resolve requirements/*.in into the two locks again (network; see scripts/lock.py)
