@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -57,8 +58,9 @@ def test_a_kill_costs_at_most_the_chunk_in_flight(night):
 def test_rows_in_are_labelled_and_rejected_and_failed(night):
     summary = night.summaries()[-1]
     assert summary["queries"] == summary["labelled"] + summary["rejected"] + summary["failed"]
-    by_status = dict(night.sql("SELECT status, count(*) FROM labels GROUP BY status"))
-    assert by_status == {"accepted": summary["labelled"], "rejected": summary["rejected"], "failed": summary["failed"]}
+    by_status = Counter(status for (status,) in night.sql("SELECT status FROM labels"))
+    for figure, status in (("labelled", "accepted"), ("rejected", "rejected"), ("failed", "failed")):
+        assert summary[figure] == by_status[status]
 
 
 def test_no_verdict_is_given_twice(night):
