@@ -11,7 +11,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-ROWS, QUERIES = 200_000, 12_000
+ROWS, QUERIES = 200_000, 9_000
 
 
 def run() -> dict[str, float]:

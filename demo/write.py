@@ -14,7 +14,7 @@ import pyarrow as pa
 from demo.shop import VERSION, make_log, make_shop
 from labels.files import digest, read_manifest, write_manifest, write_parquet
 
-ROWS, SEED, QUERIES = 200_000, 7, 12_000
+ROWS, SEED, QUERIES = 200_000, 7, 9_000
 HELD_OUT = 7
 
 

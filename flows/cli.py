@@ -86,7 +86,7 @@ def night(
 def demo(
     work: WorkOption = None,
     rows: Annotated[int, typer.Option(help="Rows of the invented log.")] = 200_000,
-    queries: Annotated[int, typer.Option(help="Distinct queries of the invented shop.")] = 12_000,
+    queries: Annotated[int, typer.Option(help="Distinct queries of the invented shop.")] = 9_000,
     set_: SetOption = None,
 ) -> None:
     """A whole night on an invented shop, with real parts and tiny models; then a few lookups."""

@@ -31,7 +31,8 @@ def night_table(summary: dict[str, Any], settings: Settings) -> Table:
     over = f", {ratio[0]:.1%} to {ratio[1]:.1%} of the teacher's" if ratio else ""
     table.add_row("lookup, by traffic", f1_text(summary["lookup"]) + over)
     table.add_row("head", f"{summary['head_entries']:,} entries, {summary['head_traffic_share']:.1%} of the traffic")
-    state = "" if summary["published"] else " (the gate refused this night; that release stays)"
+    stays = "; that release stays" if summary["release"] else ""
+    state = "" if summary["published"] else f" (the gate refused this night{stays})"
     table.add_row("release", f"{summary['release'] or 'none'}{state}")
     for check in summary["gate"]:
         if not check["passed"]:

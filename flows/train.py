@@ -2,10 +2,10 @@
 
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+
+from threadpoolctl import threadpool_limits
 
 from flows.night import Night
 from flows.review import night_verdicts
@@ -25,7 +25,12 @@ def train_student(night: Night) -> Path:
     night.screen.say(f"  {dataset.rows:,} rows ({dataset.corrected} corrected by people; {left_out})")
     recipe = recipe_of(night)
     steps = math.ceil(dataset.rows / (recipe.batch * recipe.accumulate)) * recipe.epochs
-    with night.screen.bar("training the student (LoRA)", steps) as advance, all_cores():
+    # Training has the machine to itself and takes every core, where all else here takes one. Not by
+    # torch.set_num_threads, which vLLM's CPU build replaces by a function that does nothing.
+    with (
+        night.screen.bar("training the student (LoRA)", steps) as advance,
+        threadpool_limits(os.cpu_count(), user_api="openmp"),
+    ):
         done = 0
 
         def progress(step: int) -> None:
@@ -51,19 +56,6 @@ def recipe_of(night: Night) -> Recipe:
     s = night.settings.student
     same = {field.name: getattr(s, field.name) for field in fields(Recipe) if field.name != "seed"}
     return Recipe(**same, seed=night.settings.seed)
-
-
-@contextmanager
-def all_cores() -> Iterator[None]:
-    """Training has the machine to itself: on a CPU it takes every core, where everything else here takes one."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def quiet_libraries() -> None:

@@ -12,18 +12,19 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
 from labels.errors import ServiceError
-from labels.files import write_json
 
 GRACE_SECONDS = 20.0
 LOG_LINES = 20
+LAUNCHER = Path(__file__).with_name("launch.py")
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _enter(
         adopted = _running(folder)
         if adopted and _wait(folder, adopted, healthy, timeout):
             return adopted.url
-        service = _start(folder, name, launch(free_port()))
+        service = _start(folder, starting, name, launch(free_port()))
         if _wait(folder, service, healthy, timeout):
             return service.url
         raise _silent(folder, service, "it ended")
@@ -134,23 +135,32 @@ def _leave(folder: Path, users: TextIO) -> None:
     (folder / "service.json").unlink(missing_ok=True)
 
 
-def _start(folder: Path, name: str, launch: Launch) -> Running:
-    """Start it in a session of its own, so that a Ctrl-C meant for its user does not reach it."""
-    with (folder / "service.log").open("wb") as log:
+def _start(folder: Path, starting: TextIO, name: str, launch: Launch) -> Running:
+    """Start it in a session of its own, so that a Ctrl-C meant for its user does not reach it.
+
+    It names itself in `service.json` and holds `starting` until it has: this process may be killed at any moment.
+    """
+    command = [str(part) for part in launch.command]
+    heard, told = os.pipe()
+    naming = [sys.executable, "-I", "-S", str(LAUNCHER), str(folder / "service.json"), name, launch.url]
+    with (folder / "service.log").open("wb") as log, os.fdopen(heard, encoding="utf-8") as answer:
         try:
             process = subprocess.Popen(
-                [str(part) for part in launch.command],
+                [*naming, str(starting.fileno()), str(told), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **launch.environment},
+                pass_fds=(starting.fileno(), told),
                 start_new_session=True,
             )
-        except OSError as error:
-            raise ServiceError(f"{name}: {launch.command[0]} can't be started: {error}; reinstall it") from error
+        finally:
+            os.close(told)
+        problem = answer.read()
     service = Running(name, process.pid, _born(process.pid) or "", launch.url)
     process.returncode = 0  # it may outlive this process: we reap it by pid (_born), Popen must not mind it
-    write_json(folder / "service.json", asdict(service))
+    if problem:
+        raise ServiceError(f"{name}: {command[0]} can't be started: {problem}; reinstall it")
     return service
 
 

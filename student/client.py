@@ -24,7 +24,8 @@ class StudentClient:
     async def ask(self, query: str) -> tuple[str, float]:
         """The student's JSON for `query` (in normal form) and its confidence, 0 to 1: that of its least sure field.
 
-        Raises EngineError where the server can't be reached, refuses, or answers cut short.
+        Raises EngineError where the server can't be reached or refuses, InputError where its answer is cut short or is
+        not the task's JSON.
         """
         try:
             response = await self._http.post("/v1/chat/completions", json=self._request(query))
@@ -35,12 +36,12 @@ class StudentClient:
         except (httpx.HTTPError, KeyError, IndexError, TypeError, ValueError) as error:
             raise EngineError(f"the student's server gave no answer: {type(error).__name__}: {error}") from error
         if choice["finish_reason"] != "stop":
-            raise EngineError(f"the student's answer was cut short after {len(tokens)} tokens")
+            raise InputError(f"cut short after {len(tokens)} tokens")
         pieces = [(token["token"], token["logprob"]) for token in tokens]
         try:
             confidence = min(field_confidence(self._task, text, pieces).values())
         except ValueError as error:
-            raise EngineError(f"the student's answer is not the task's JSON: {text[:200]!r}") from error
+            raise InputError(f"not the task's JSON: {text[:200]!r}") from error
         return text, confidence
 
     async def rendered(self, query: str) -> list[int]:
@@ -78,7 +79,8 @@ async def ask_all(
 ) -> list[Task | None]:
     """The student's answer to each query, `at_once` under way; None where it is unparsable or cut short.
 
-    Raises EngineError where more than a tenth of them fail: that is no measurement.
+    Raises EngineError where the server gives no answer to more than a tenth of them: that is no measurement. Bad answers
+    are one, for the gate to judge.
     """
     gate = asyncio.Semaphore(at_once)
     failures: list[str] = []
@@ -87,7 +89,9 @@ async def ask_all(
         async with gate:
             try:
                 return task.parse((await client.ask(query))[0])
-            except (InputError, EngineError) as error:
+            except InputError:
+                return None
+            except EngineError as error:
                 failures.append(str(error))
                 return None
             finally:

@@ -18,7 +18,7 @@ from tests.flows.command import processes_of, stillhouse
 
 DATA = ROOT.parent / "shared" / "data"
 LOG, CATALOGUE = DATA / "queryner" / "train.jsonl", DATA / "walmart_amazon" / "amazonclean.csv"
-QUERIES, PRODUCTS = 500, 2_000
+QUERIES, PRODUCTS = 2_000, 2_000  # the teacher has an acceptable answer to one in fourteen, and 100 make a dataset
 
 pytestmark = [
     pytest.mark.timeout(900),
