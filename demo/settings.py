@@ -10,6 +10,7 @@ def demo_settings(work: str) -> dict[str, object]:
         "log__path": str(shop / "log.parquet"),
         "log__time": "time",
         "catalogue__path": str(shop / "catalogue.parquet"),
+        "catalogue__product": "product",
         "gold__path": str(shop / "gold" / "held_out.parquet"),
         "review__simulated": True,
     }

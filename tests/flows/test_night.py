@@ -224,7 +224,13 @@ def test_redis_down_at_publish_time_ends_the_night_and_leaves_the_release_as_it_
     shop = night.work / "shop"
     files = ["--log", shop / "log.parquet", "--catalogue", shop / "catalogue.parquet"]
     files += ["--gold", shop / "gold" / "held_out.parquet", "--work", night.work]
-    sets = ["log.time=time", "student.epochs=1", "review.simulated=true", "gate.teacher_precision=0"]
+    sets = [
+        "log.time=time",
+        "catalogue.product=product",
+        "student.epochs=1",
+        "review.simulated=true",
+        "gate.teacher_precision=0",
+    ]
     sets += ["gate.student_ratio=0", "gate.max_invalid=1", "cache.redis_url=redis://127.0.0.1:1/0"]
     done = stillhouse("night", *files, *(part for pair in sets for part in ("--set", pair)))
     message = error_of(done)

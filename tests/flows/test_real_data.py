@@ -44,7 +44,7 @@ def real(tmp_path_factory):
     write_gold(folder / "log.jsonl", folder / "gold")
     files = ["--log", folder / "log.jsonl", "--catalogue", folder / "products.csv"]
     files += ["--gold", folder / "gold" / "gold.jsonl", "--work", folder / "work"]
-    done = stillhouse("night", *files, "--set", "catalogue.product=", "--set", "student.epochs=1")
+    done = stillhouse("night", *files, "--set", "student.epochs=1")
     summaries = list((folder / "work" / "nights").glob("*/summary.json"))
     assert summaries, done.stderr
     return done, json.loads(summaries[0].read_text()), folder
