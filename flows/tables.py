@@ -17,8 +17,8 @@ SHOWN_CHARS = 160
 def night_table(summary: dict[str, Any], settings: Settings) -> Table:
     """The night's figures."""
     table = Table(title=f"night {summary['night']}", box=box.SIMPLE, show_header=False)
-    table.add_column(style="bold")
-    table.add_column()
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
     rows = f"{summary['labelled']:,} labelled + {summary['rejected']:,} rejected + {summary['failed']:,} failed"
     table.add_row("queries in", f"{summary['queries']:,} = {rows}")
     asked = summary["asked_teacher"]
@@ -59,8 +59,8 @@ def one_by_one(rows: list[dict[str, Any]]) -> Group:
 def answer_table(answer: dict[str, Any]) -> Table:
     """One row, a line a value."""
     table = Table(box=box.SIMPLE, show_header=False)
-    table.add_column(style="bold")
-    table.add_column()
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in answer.items():
         if value not in (None, ""):
             table.add_row(name, _cell(value))
