@@ -127,7 +127,7 @@ def serve(
     work: WorkOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Serve lookups over HTTP: [bold]GET /v1/lookup?q=[/], /healthz, /readyz; the docs are at /docs."""
+    """Serve lookups over HTTP: [bold]GET /v1/lookup?q=[/], /healthz, /readyz; the schema is at /openapi.json."""
     settings = settings_of(profile, work, set_, serve__host=host, serve__port=port)
     from flows.online import serve_lookups
 

@@ -4,47 +4,29 @@ The tiny teacher was made for an invented grocery shop. What it reaches on real 
 """
 
 import csv
-import itertools
 import json
-import shutil
 
+import pyarrow.parquet as pq
 import pytest
 
-from demo.queryner import write_gold
-from flows.settings import ROOT
 from labels.normalise import normalise
 from labels.warehouse import Warehouse
 from tests.flows.command import processes_of, stillhouse
-
-DATA = ROOT.parent / "shared" / "data"
-LOG, CATALOGUE = DATA / "queryner" / "train.jsonl", DATA / "walmart_amazon" / "amazonclean.csv"
-QUERIES, PRODUCTS = 2_000, 2_000  # the teacher has an acceptable answer to one in fourteen, and 100 make a dataset
+from tests.flows.conftest import DATA, REAL_CATALOGUE, REAL_LOG
 
 pytestmark = [
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1500),
     pytest.mark.skipif(
-        not (LOG.exists() and CATALOGUE.exists()),
-        reason=f"no QueryNER and Walmart-Amazon data beside the checkout: {DATA}",
+        not (REAL_LOG.exists() and REAL_CATALOGUE.exists()),
+        reason=f"no QueryNER and Walmart-Amazon beside the checkout: {DATA}",
     ),
 ]
 
 
-def head_of(source, rows, target):
-    """The first lines of a file, as they are."""
-    with source.open(encoding="utf-8", newline="") as given, target.open("w", encoding="utf-8", newline="") as taken:
-        taken.writelines(itertools.islice(given, rows))
-
-
 @pytest.fixture(scope="module")
-def real(tmp_path_factory):
-    """A night on a slice of the real data: what it printed, its summary and its folder."""
-    folder = tmp_path_factory.mktemp("real")
-    head_of(LOG, QUERIES, folder / "log.jsonl")
-    head_of(CATALOGUE, PRODUCTS + 1, folder / "products.csv")
-    write_gold(folder / "log.jsonl", folder / "gold")
-    files = ["--log", folder / "log.jsonl", "--catalogue", folder / "products.csv"]
-    files += ["--gold", folder / "gold" / "gold.jsonl", "--work", folder / "work"]
-    done = stillhouse("night", *files, "--set", "student.epochs=1")
+def real(real_night):
+    """What a night on a slice of the real data printed, its summary and its folder."""
+    done, folder = real_night.result()
     summaries = list((folder / "work" / "nights").glob("*/summary.json"))
     assert summaries, done.stderr
     return done, json.loads(summaries[0].read_text()), folder
@@ -106,17 +88,7 @@ def test_the_teachers_figure_is_reported_and_low_as_it_must_be(real):
 def test_no_gold_query_trained_the_student(real):
     _, _, folder = real
     [dataset] = (folder / "work" / "datasets").iterdir()
-    import pyarrow.parquet as pq
-
     trained = set(pq.read_table(dataset / "train.parquet")["query"].to_pylist())
     gold = {json.loads(line)["query"] for line in (folder / "gold" / "gold.jsonl").read_text().splitlines()}
     assert len(trained) >= 100
     assert not trained & gold
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tidy(tmp_path_factory):
-    """Nothing of the night's models need stay on disk."""
-    yield
-    for folder in tmp_path_factory.getbasetemp().glob("real*/work/students"):
-        shutil.rmtree(folder)

@@ -1,0 +1,80 @@
+"""What a night killed with -9 leaves running is never doubled and never left for good."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from flows.night import begin_night
+from flows.screen import Screen
+from flows.settings import ROOT, load_settings
+from labels.services import Launch, shared_service
+from tests.flows.command import processes_of
+
+STARTER = """
+import sys, time
+from pathlib import Path
+from tests.flows.test_left_behind import web
+with web(Path(sys.argv[1])):
+    print("running", flush=True)
+    time.sleep(60)
+"""
+
+
+def web(folder):
+    """A stand-in for Redis or vLLM: a real process that answers from `folder`."""
+
+    def launch(port):
+        command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder)]
+        return Launch(command, f"http://127.0.0.1:{port}/")
+
+    return shared_service(folder, "the web server", launch, lambda _: True, 20)
+
+
+def starter(folder):
+    """A process that starts the service and uses it."""
+    command = [sys.executable, "-c", STARTER, str(folder)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def night_settings(tmp_path):
+    (tmp_path / "log.csv").write_text("query\noat milk\n")
+    (tmp_path / "catalogue.csv").write_text("title,brand,product\nOat Milk,Acme,milk\n")
+    paths = {"log.path": str(tmp_path / "log.csv"), "catalogue.path": str(tmp_path / "catalogue.csv")}
+    return load_settings("laptop", {"work": str(tmp_path / "work"), **paths})
+
+
+def test_the_next_night_stops_what_it_has_no_use_for_itself(tmp_path, night_settings):
+    folders = [tmp_path / "work" / "services" / "student-of-yesterday", tmp_path / "work" / "redis"]
+    users = [starter(folder) for folder in folders]
+    for user in users:
+        assert user.stdout.readline() == "running\n"
+    users[0].kill()  # the student's user is dead, Redis has one still
+    users[0].wait()
+    with begin_night(night_settings, Screen()):
+        assert processes_of(folders[0])
+    assert not processes_of(folders[0])
+    assert len(processes_of(folders[1])) == 2, "a service in use was stopped"
+    users[1].kill()
+    users[1].wait()
+    time.sleep(1)  # a night's name is its second
+    with begin_night(night_settings, Screen()):
+        pass
+    assert not processes_of(folders[1])
+
+
+@pytest.mark.parametrize("milliseconds", [0, 1, 2, 4, 8, 16, 32, 64])
+def test_a_starter_killed_at_any_moment_leaves_no_service_that_nobody_can_find(tmp_path, milliseconds):
+    user = starter(tmp_path)
+    while not (tmp_path / "service.log").exists():  # from here on the process may exist
+        time.sleep(0.001)
+    time.sleep(milliseconds / 1000)
+    os.kill(user.pid, signal.SIGKILL)
+    user.wait()
+    with web(tmp_path):
+        assert len([command for command in processes_of(tmp_path).values() if "http.server" in command]) == 1
+    assert not processes_of(tmp_path)
