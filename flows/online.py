@@ -67,7 +67,9 @@ def serve_lookups(settings: Settings) -> None:
                 yield lookup
 
         serve = settings.serve
-        console.print(f"release {release.release} on http://{serve.host}:{serve.port}/v1/lookup?q=…  (docs: /docs)")
+        console.print(
+            f"release {release.release} on http://{serve.host}:{serve.port}/v1/lookup?q=…  (schema: /openapi.json)"
+        )
         run(create_app(make_lookup), serve.host, serve.port)
 
 

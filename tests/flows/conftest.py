@@ -172,7 +172,7 @@ def run_real_night(folder: Path) -> subprocess.CompletedProcess[str]:
     write_gold(folder / "log.jsonl", folder / "gold")
     files = ["--log", folder / "log.jsonl", "--catalogue", folder / "products.csv"]
     files += ["--gold", folder / "gold" / "gold.jsonl", "--work", folder / "work"]
-    return stillhouse("night", *files, "--set", "catalogue.product=", "--set", "student.epochs=1")
+    return stillhouse("night", *files, "--set", "student.epochs=1")
 
 
 def head_of(source: Path, rows: int, target: Path) -> None:
@@ -204,7 +204,7 @@ def ask_by_day(night: EndToEnd, log: Path) -> Day:
         while not answers(f"{url}/healthz"):
             assert server.poll() is None, log.read_text()
             time.sleep(0.1)
-        paths = ["/healthz", "/readyz", "/v1/lookup?q="]
+        paths = ["/healthz", "/readyz", "/openapi.json", "/v1/lookup?q="]
         paths += [f"/v1/lookup?{urllib.parse.urlencode({'q': query})}" for query in (head, tail)]
         got = {path: get(url + path) for path in paths}
         from_cache = stillhouse("lookup", head.upper(), "--work", night.work, "--json")

@@ -8,11 +8,12 @@ from collections import Counter
 
 import pytest
 
+from demo.settings import demo_settings
 from flows.settings import ROOT
 from labels.warehouse import Warehouse
 from teacher.label import CHUNK
 from tests.evals.test_report import open_in_browser
-from tests.flows.command import environment, error_of, processes_of, stillhouse
+from tests.flows.command import OPEN_GATE, environment, error_of, processes_of, stillhouse
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -149,9 +150,10 @@ def test_an_unseen_query_is_answered_by_the_student_or_not_at_all_and_it_says_wh
 
 
 def test_the_service_answers_over_http(night, day):
-    health, ready, empty, head, tail = day.answers.values()
+    health, ready, schema, empty, head, tail = day.answers.values()
     assert health == (200, {"status": "ok"})
     assert ready == (200, {"status": "ready", "release": night.summaries()[-1]["release"]})
+    assert "/v1/lookup" in schema[1]["paths"]
     assert empty[0] == 400
     assert "wanted a query" in empty[1]["error"]
     assert head[0] == 200
@@ -164,10 +166,12 @@ def test_a_taken_port_is_one_message(day):
     assert re.search(r"port \d+ of 127.0.0.1 is taken .*--port", error_of(day.taken))
 
 
-def test_the_service_ends_on_sigterm_and_leaves_no_process(day):
+def test_the_service_adopts_redis_and_vllm_of_a_killed_night_and_on_sigterm_leaves_neither(night, day):
     assert day.code == 0, day.said
     assert "Traceback" not in day.said
-    assert day.running == {}
+    prefect = {pid: command for pid, command in night.left["report"].items() if "prefect server" in command}
+    assert set(night.left["report"]) > set(prefect)
+    assert day.running == prefect  # it has no use for that one; the next night has
 
 
 def test_labels_summarises_and_takes_sql(night):
@@ -221,18 +225,10 @@ def test_the_report_says_simulated_and_opens_in_a_browser_without_errors(night, 
 
 def test_redis_down_at_publish_time_ends_the_night_and_leaves_the_release_as_it_was(night):
     before = stillhouse("releases", "--work", night.work, "--json").stdout
-    shop = night.work / "shop"
-    files = ["--log", shop / "log.parquet", "--catalogue", shop / "catalogue.parquet"]
-    files += ["--gold", shop / "gold" / "held_out.parquet", "--work", night.work]
-    sets = [
-        "log.time=time",
-        "catalogue.product=product",
-        "student.epochs=1",
-        "review.simulated=true",
-        "gate.teacher_precision=0",
-    ]
-    sets += ["gate.student_ratio=0", "gate.max_invalid=1", "cache.redis_url=redis://127.0.0.1:1/0"]
-    done = stillhouse("night", *files, *(part for pair in sets for part in ("--set", pair)))
+    changes = {key.replace("__", "."): json.dumps(value) for key, value in demo_settings(str(night.work)).items()}
+    changes |= {"student.epochs": "1", "cache.redis_url": "redis://127.0.0.1:1/0"}
+    sets = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
+    done = stillhouse("night", "--work", night.work, *sets, *OPEN_GATE)
     message = error_of(done)
     assert "wanted Redis at redis://127.0.0.1:1" in message
     assert "run the same command again" in message
