@@ -11,31 +11,21 @@ import pytest
 from flows.night import begin_night
 from flows.screen import Screen
 from flows.settings import ROOT, load_settings
-from labels.services import Launch, shared_service
+from tests.cache.test_services import using
 from tests.flows.command import processes_of
 
 STARTER = """
 import sys, time
 from pathlib import Path
-from tests.flows.test_left_behind import web
-with web(Path(sys.argv[1])):
+from tests.cache.test_services import using
+with using(Path(sys.argv[1])):
     print("running", flush=True)
     time.sleep(60)
 """
 
 
-def web(folder):
-    """A stand-in for Redis or vLLM: a real process that answers from `folder`."""
-
-    def launch(port):
-        command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder)]
-        return Launch(command, f"http://127.0.0.1:{port}/")
-
-    return shared_service(folder, "the web server", launch, lambda _: True, 20)
-
-
 def starter(folder):
-    """A process that starts the service and uses it."""
+    """A process that starts a service and uses it: Python's own web server stands in for Redis and vLLM."""
     command = [sys.executable, "-c", STARTER, str(folder)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
@@ -75,6 +65,6 @@ def test_a_starter_killed_at_any_moment_leaves_no_service_that_nobody_can_find(t
     time.sleep(milliseconds / 1000)
     os.kill(user.pid, signal.SIGKILL)
     user.wait()
-    with web(tmp_path):
+    with using(tmp_path):
         assert len([command for command in processes_of(tmp_path).values() if "http.server" in command]) == 1
     assert not processes_of(tmp_path)
