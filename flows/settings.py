@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,13 +29,20 @@ class Section(BaseModel):
 
 
 class LogSettings(Section):
-    """The query log: its file and its columns' names."""
+    """The query log: its file or files (a glob) and its columns' names.
+
+    `session` and `min_sessions`: queries from fewer distinct sessions are kept out. `converted` names the column that
+    holds the category of what was clicked or bought after the query.
+    """
 
     path: str | None = None
     query: str = "query"
     time: str | None = None
     count: str | None = None
+    session: str | None = None
+    converted: str | None = None
     half_life_days: float | None = Field(None, gt=0)
+    min_sessions: int = Field(1, ge=1)
 
 
 class CatalogueSettings(Section):
@@ -45,6 +52,18 @@ class CatalogueSettings(Section):
     title: str = "title"
     brand: str | None = "brand"
     product: str | None = None
+    category: str | None = None
+    id: str | None = None
+
+
+class RetrievalSettings(Section):
+    """How facts and examples are found: `embedder` is `ngrams` or a sentence-transformers model, `lexical` puts
+    n-grams beside such a model, `index` is the FAISS kind (by size unless told).
+    """
+
+    embedder: str = "ngrams"
+    lexical: bool = True
+    index: Literal["auto", "flat", "hnsw", "ivfpq"] = "auto"
 
 
 class GoldSettings(Section):
@@ -54,14 +73,42 @@ class GoldSettings(Section):
     query: str = "query"
 
 
+class PriceSettings(Section):
+    """What the teacher costs: by GPU-hour (times `gpus`, for as long as it labels), or by million tokens."""
+
+    currency: str = "USD"
+    gpu_hour: float | None = Field(None, ge=0)
+    gpus: int = Field(1, ge=1)
+    million_in: float | None = Field(None, ge=0)
+    million_cached: float | None = Field(None, ge=0)
+    million_out: float | None = Field(None, ge=0)
+
+
 class TeacherSettings(Section):
-    """The teacher and how it is asked; `engine` is passed to vLLM as it is."""
+    """The teacher and how it is asked.
+
+    Offline vLLM unless told: `engine` is passed to it as it is. With `url` an OpenAI-compatible server is asked
+    instead, `concurrency` prompts at a time, its key taken from STILLHOUSE_TEACHER_KEY; with `replicas` above 1, so
+    many vLLM engines under Ray Data (`ray_address`: a running cluster's). `samples` above 1 asks for several answers
+    and keeps the best. `flip_sample` labels are asked again each night.
+    """
 
     model: str
     revision: str | None = None
     facts: int = Field(3, ge=0, le=20)
+    examples: int = Field(0, ge=0, le=20)
+    example_similarity: float = Field(0.5, ge=0, le=1)
     max_tokens: int = Field(64, ge=8)
+    samples: int = Field(1, ge=1, le=64)
+    temperature: float = Field(0.7, gt=0, le=2)
+    flip_sample: int = Field(200, ge=0)
     engine: dict[str, str | int | float | bool] = {}
+    url: str | None = None
+    concurrency: int = Field(64, ge=1)
+    deadline_seconds: float = Field(120, gt=0)
+    replicas: int = Field(1, ge=1)
+    ray_address: str | None = None
+    price: PriceSettings = PriceSettings()
 
 
 class StudentSettings(Section):
@@ -134,6 +181,7 @@ class Settings(Section):
     log: LogSettings = LogSettings()
     catalogue: CatalogueSettings = CatalogueSettings()
     gold: GoldSettings = GoldSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
     teacher: TeacherSettings
     student: StudentSettings
     review: ReviewSettings = ReviewSettings()

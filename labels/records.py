@@ -35,11 +35,23 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """A query people verified, its right answer as the task's JSON, and how near it is to the query it is shown for."""
+
+    query: str
+    value: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Label:
     """One author's answer for one query, with its provenance.
 
     `value` is the task's compact JSON, None unless accepted or rejected; `confidence` is 0 to 1 by field; `reason`
-    says why it was rejected or failed; `identity` is the content it came from (`label_identity`).
+    says why it was rejected or failed; `identity` is the content it came from (`label_identity`). `facts` and
+    `examples` are what the model was shown, best first, `scores` how near each fact is. A rejected label carries the
+    `guardrail` that turned it down, its `figure` and its `threshold`. `agreement`, by field, is the share of `samples`
+    answers that gave the value kept. `attempts` is 2 where the first answer was of no use; tokens are of both.
     """
 
     identity: str
@@ -57,6 +69,15 @@ class Label:
     night: str
     tokens_in: int
     tokens_out: int
+    tokens_cached: int = 0
+    scores: tuple[float, ...] = ()
+    examples: tuple[Example, ...] = ()
+    guardrail: str = ""
+    figure: float | None = None
+    threshold: float | None = None
+    samples: int = 1
+    agreement: dict[str, float] = field(default_factory=dict)
+    attempts: int = 1
     created: str = field(default_factory=now)
 
 

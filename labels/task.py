@@ -21,6 +21,8 @@ class Task(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: ClassVar[str]
+    template: ClassVar[str] = "prompt.j2"
+    """The Jinja file the messages are made by: beside the task's module, else the one in labels/."""
 
     @classmethod
     def instruction(cls) -> str:

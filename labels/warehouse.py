@@ -6,14 +6,15 @@ writer (invariants 2 and 10). `connect` gives an in-memory DuckDB with the views
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from labels.files import digest, write_parquet
-from labels.records import Label, Verdict
+from labels.records import Example, Label, Verdict
 
 LABELS = pa.schema(
     [
@@ -32,6 +33,15 @@ LABELS = pa.schema(
         ("night", pa.string()),
         ("tokens_in", pa.int32()),
         ("tokens_out", pa.int32()),
+        ("tokens_cached", pa.int32()),
+        ("scores", pa.list_(pa.float32())),
+        ("examples", pa.list_(pa.struct([("query", pa.string()), ("value", pa.string()), ("score", pa.float32())]))),
+        ("guardrail", pa.string()),
+        ("figure", pa.float64()),
+        ("threshold", pa.float64()),
+        ("samples", pa.int32()),
+        ("agreement", pa.string()),
+        ("attempts", pa.int32()),
         ("created", pa.string()),
     ]
 )
@@ -48,7 +58,16 @@ VERDICTS = pa.schema(
         ("created", pa.string()),
     ]
 )
-QUERIES = pa.schema([("query", pa.string()), ("traffic", pa.float64()), ("night", pa.string()), ("band", pa.string())])
+QUERIES = pa.schema(
+    [
+        ("query", pa.string()),
+        ("traffic", pa.float64()),
+        ("converted", pa.list_(pa.struct([("category", pa.string()), ("weight", pa.float64())]))),
+        ("night", pa.string()),
+        ("band", pa.string()),
+    ]
+)
+TABLES = {"labels": LABELS, "verdicts": VERDICTS, "queries": QUERIES}
 
 
 class Warehouse:
@@ -59,16 +78,19 @@ class Warehouse:
 
     def add_labels(self, labels: Sequence[Label]) -> None:
         """Commit one chunk of labels: after this call they are durable, before it none of them exists."""
-        rows = [_row(label) | {"confidence": json.dumps(label.confidence)} for label in labels]
-        self._add("labels", LABELS, rows)
+        self._add("labels", [_label_row(label) for label in labels])
 
     def add_verdicts(self, verdicts: Sequence[Verdict]) -> None:
         """Commit verdicts; durable when this returns (invariant 5)."""
-        self._add("verdicts", VERDICTS, [_row(verdict) for verdict in verdicts])
+        self._add("verdicts", [_row(verdict) for verdict in verdicts])
 
     def set_queries(self, night: str, queries: pa.Table) -> None:
-        """Record the night's queries (columns query, traffic, night, band)."""
-        write_parquet(self.folder / "queries" / f"{night}.parquet", queries.cast(QUERIES))
+        """Record the night's queries, columns as in QUERIES."""
+        write_parquet(self.queries_file(night), queries.cast(QUERIES))
+
+    def queries_file(self, night: str) -> Path:
+        """Where a night's queries lie."""
+        return self.folder / "queries" / f"{night}.parquet"
 
     def identities(self) -> set[str]:
         """The identities of all labels held: what need not be asked again."""
@@ -93,27 +115,35 @@ class Warehouse:
     def connect(self) -> duckdb.DuckDBPyConnection:
         """An in-memory DuckDB with the views `labels`, `verdicts` and `queries`."""
         con = duckdb.connect()
-        for name, schema in (("labels", LABELS), ("verdicts", VERDICTS), ("queries", QUERIES)):
+        for name, schema in TABLES.items():
+            con.register(f"no_{name}", schema.empty_table())
             files = sorted(str(path) for path in (self.folder / name).glob("*.parquet"))
-            if files:
+            held = ""
+            if files:  # files of an earlier version may lack columns: those are NULL
                 quoted = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-                con.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{quoted}], union_by_name = true)")
-            else:
-                con.register(f"no_{name}", schema.empty_table())
-                con.execute(f"CREATE VIEW {name} AS SELECT * FROM no_{name}")
+                held = f" UNION ALL BY NAME SELECT * FROM read_parquet([{quoted}], union_by_name = true)"
+            con.execute(f"CREATE VIEW {name} AS SELECT * FROM no_{name}{held}")
         return con
 
-    def _add(self, name: str, schema: pa.Schema, rows: list[dict[str, object]]) -> None:
+    def _add(self, name: str, rows: list[dict[str, object]]) -> None:
         if rows:
             chunk = digest([row["identity"] for row in rows], rows[0]["created"])
-            write_parquet(self.folder / name / f"{chunk}.parquet", pa.Table.from_pylist(rows, schema))
+            write_parquet(self.folder / name / f"{chunk}.parquet", pa.Table.from_pylist(rows, TABLES[name]))
 
 
 def _row(record: Label | Verdict) -> dict[str, object]:
     return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
-def _label(row: dict[str, object]) -> Label:
-    row["confidence"] = json.loads(str(row["confidence"]))
-    row["facts"] = tuple(row["facts"] or ())  # type: ignore[arg-type]
-    return Label(**row)  # type: ignore[arg-type]
+def _label_row(label: Label) -> dict[str, object]:
+    row = _row(label)
+    row |= {name: json.dumps(getattr(label, name)) for name in ("confidence", "agreement")}
+    return row | {"examples": [asdict(example) for example in label.examples]}
+
+
+def _label(row: dict[str, Any]) -> Label:
+    row |= {name: json.loads(row[name] or "{}") for name in ("confidence", "agreement")}
+    row |= {name: tuple(row[name] or ()) for name in ("facts", "scores")}
+    row["examples"] = tuple(Example(**example) for example in row["examples"] or ())
+    row |= {name: row[name] or absent for name, absent in (("guardrail", ""), ("samples", 1), ("attempts", 1))}
+    return Label(**row | {"tokens_cached": row["tokens_cached"] or 0})

@@ -1,110 +1,109 @@
-"""The teacher's engine: offline vLLM, in this process."""
+"""What an engine is: anything that answers chat prompts in a task's schema. Two and more stand behind it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Protocol, Self
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from labels.confidence import Piece
-from labels.errors import EngineError
-from labels.models import model_identity
+from labels.errors import InputError
 from labels.prompt import Message
 from labels.task import Task
 
+IN_FLIGHT = 512
+"""Prompts an engine takes ahead of the completions it gives: enough to keep it busy, few enough to ask twice."""
+SECOND_BUDGET = 4
+"""A second attempt may write so many times as many tokens."""
+
 
 @dataclass(frozen=True, slots=True)
-class Completion:
-    """One answer: its text, its tokens with log-probabilities, whether it ended by itself, and token counts."""
+class Sampling:
+    """How answers are drawn: `samples` of them, greedily unless there are several; `max_tokens` each."""
+
+    max_tokens: int
+    samples: int = 1
+    temperature: float = 0.7
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One thing to ask: its key (the label's identity), its messages, the answer's token budget, which attempt it is."""
+
+    key: str
+    messages: list[Message]
+    max_tokens: int
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One answer: its text, its tokens with log-probabilities (none where the engine gives none), whether it ended."""
 
     text: str
     pieces: tuple[Piece, ...]
     finished: bool
-    tokens_in: int
-    tokens_cached: int
-    tokens_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What came of one prompt: its answers, and the tokens of all its attempts.
+
+    `error` says why the engine takes this very prompt never (too long, say); then there are no samples.
+    """
+
+    key: str
+    samples: tuple[Sample, ...]
+    tokens_in: int = 0
+    tokens_cached: int = 0
+    tokens_out: int = 0
+    attempts: int = 1
+    error: str = ""
+
+    def after(self, first: "Completion | None") -> "Completion":
+        """This second attempt with the first one's tokens counted too."""
+        if first is None:
+            return self
+        return replace(
+            self,
+            tokens_in=self.tokens_in + first.tokens_in,
+            tokens_cached=self.tokens_cached + first.tokens_cached,
+            tokens_out=self.tokens_out + first.tokens_out,
+            attempts=first.attempts + 1,
+        )
 
 
 class Engine(Protocol):
-    """Anything that answers chat prompts in a task's schema."""
+    """Answers prompts. `model` is its identity, part of every label's."""
 
     model: str
 
-    def complete(self, task: type[Task], prompts: Sequence[list[Message]]) -> list[Completion]:
-        """One completion a prompt, in order. Raises EngineError when the engine fails."""
+    def complete(self, task: type[Task], prompts: Iterable[Prompt]) -> Iterator[Completion]:
+        """One completion a prompt, in whatever order they finish; `prompts` are taken as they are needed.
+
+        At most IN_FLIGHT prompts are taken ahead of the completions given. What `second_attempt` wants asked again is
+        asked again at once. Raises EngineError when the engine fails, so that the rest is asked another day; only what
+        is the prompt's own fault comes back as a completion with an error.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what it holds."""
         ...
 
 
-class VllmEngine:
-    """vLLM's `LLM` with structured outputs and prefix caching; greedy, so that the same input gives the same answer."""
-
-    def __init__(self, model: str, revision: str | None, max_tokens: int, options: dict[str, Any]) -> None:
-        """`options` are vLLM's own engine arguments (tensor_parallel_size, dtype, max_model_len, …)."""
-        self.model = model_identity(model, revision)
-        self.max_tokens = max_tokens
-        from vllm import LLM
-
-        try:
-            self._llm: LLM | None = LLM(
-                model=model,
-                revision=revision,
-                enable_prefix_caching=True,
-                structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
-                disable_log_stats=False,
-                use_tqdm_on_load=False,
-                **options,
-            )
-        except Exception as error:
-            raise EngineError(f"vLLM could not load the teacher {model}: {error}") from error
-
-    def complete(self, task: type[Task], prompts: Sequence[list[Message]]) -> list[Completion]:
-        """One completion a prompt, in order."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import StructuredOutputsParams
-
-        if self._llm is None:
-            raise EngineError("the teacher's engine is closed")
-        sampling = SamplingParams(
-            temperature=0.0,
-            max_tokens=self.max_tokens,
-            logprobs=0,
-            structured_outputs=StructuredOutputsParams(json=task.json_schema()),
-        )
-        try:
-            outputs = self._llm.chat(list(prompts), sampling, use_tqdm=False)  # type: ignore[arg-type]
-        except Exception as error:
-            raise EngineError(f"the teacher's engine failed on {len(prompts)} prompts: {error}") from error
-        if len(outputs) != len(prompts):
-            raise EngineError(f"the teacher was asked {len(prompts)} queries and gave {len(outputs)} answers")
-        return [_completion(output) for output in outputs]
-
-    def close(self) -> None:
-        """Free the engine's memory."""
-        if self._llm is not None:
-            self._llm.llm_engine.engine_core.shutdown()
-            self._llm = None
-
-    def __enter__(self) -> Self:
-        """The engine itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
+def second_attempt(task: type[Task], prompt: Prompt, completion: Completion) -> Prompt | None:
+    """The prompt to ask again, with a larger budget, where no sample is an answer of the task; None where one is."""
+    if prompt.attempt > 1 or completion.error or any(usable(task, sample) for sample in completion.samples):
+        return None
+    return replace(prompt, attempt=2, max_tokens=SECOND_BUDGET * prompt.max_tokens)
 
 
-def _completion(output: Any) -> Completion:  # noqa: ANN401 - vLLM's RequestOutput, not imported at load time
-    answer = output.outputs[0]
-    pieces = tuple(
-        (chosen[token].decoded_token or "", chosen[token].logprob)
-        for token, chosen in zip(answer.token_ids, answer.logprobs, strict=True)
-    )
-    return Completion(
-        text=answer.text,
-        pieces=pieces,
-        finished=answer.finish_reason == "stop",
-        tokens_in=len(output.prompt_token_ids),
-        tokens_cached=output.num_cached_tokens or 0,
-        tokens_out=len(answer.token_ids),
-    )
+def usable(task: type[Task], sample: Sample) -> bool:
+    """Whether the sample ended by itself and is an answer of the task."""
+    if not sample.finished:
+        return False
+    try:
+        task.parse(sample.text)
+    except InputError:
+        return False
+    return True

@@ -7,11 +7,11 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+from labels.embed import NgramEmbedder, Vectors, fit_idf
 from labels.files import digest, fresh_folder, read_manifest, write_manifest, write_text
 from labels.records import Fact
-from teacher.embed import DIMENSIONS, Vectors, embed, fit_idf
 
-EMBEDDER = "character 2-4-grams, TF-IDF, 1024 dimensions, version 1"
+EMBEDDER = NgramEmbedder.name
 BATCH = 8192
 
 
@@ -26,9 +26,9 @@ class FactIndex:
         """An index in memory: exact inner product over unit vectors."""
         texts = [fact.indexed for fact in facts]
         idf = fit_idf(texts)
-        index = faiss.IndexFlatIP(DIMENSIONS)
+        index = faiss.IndexFlatIP(NgramEmbedder.dimensions)
         for start in range(0, len(texts), BATCH):
-            index.add(embed(texts[start : start + BATCH], idf))
+            index.add(NgramEmbedder(idf).embed(texts[start : start + BATCH]))
         return cls(facts, index, idf)
 
     def search(self, queries: Sequence[str], k: int) -> list[list[str]]:
@@ -37,7 +37,9 @@ class FactIndex:
             return [[] for _ in queries]
         lines: list[list[str]] = []
         for start in range(0, len(queries), BATCH):
-            _, found = self.index.search(embed(queries[start : start + BATCH], self.idf), min(k, len(self.facts)))
+            _, found = self.index.search(
+                NgramEmbedder(self.idf).embed(queries[start : start + BATCH]), min(k, len(self.facts))
+            )
             lines += [[self.facts[place].line for place in row if place >= 0] for row in found]
         return lines
 
