@@ -1,115 +1,116 @@
-"""Labelling: ask the teacher what it has not been asked, chunk by chunk, and lose nothing (invariants 1 and 2)."""
+"""Labelling: ask the teacher what it has not been asked, and lose nothing (invariants 1 and 2).
+
+Requests stream in, labels stream out: memory does not grow with their number, and the engine never waits for a chunk to
+end. A chunk of COMMIT labels is durable or not there at all; a kill costs what was in flight, and that is asked again.
+"""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
-from labels.confidence import field_confidence
-from labels.errors import InputError
-from labels.files import digest
-from labels.guardrails import check
-from labels.prompt import messages
-from labels.records import Label, Status, label_identity
+from labels.embed import Embedder
+from labels.errors import EngineError
 from labels.task import Task
 from labels.warehouse import Warehouse
-from teacher.engine import Completion, Engine
+from teacher.answers import labels_of
+from teacher.engine import IN_FLIGHT, Completion, Engine, Prompt
+from teacher.plan import Request
 
-CHUNK = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One query with what the teacher will be shown, and the identity its label will have."""
-
-    identity: str
-    query: str
-    facts: tuple[str, ...]
-    prompt: str
+COMMIT = 512
+"""Labels committed together."""
+AT_RISK = IN_FLIGHT + COMMIT
+"""At most so many queries are asked again after a kill: those in flight and those answered but not yet committed."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a labelling run did: how many were asked of the teacher, at what cost."""
+    """What a labelling run did: how many queries the teacher was asked, and what that took (tokens; seconds)."""
 
-    asked: int
-    already: int
-    tokens_in: int
-    tokens_cached: int
-    tokens_out: int
-    seconds: float
-
-
-def plan(task: type[Task], queries: Sequence[str], facts: Sequence[Sequence[str]], model: str) -> list[Request]:
-    """The requests for `queries`, each shown its facts (best first), for the teacher identified by `model`."""
-    requests = []
-    for query, shown in zip(queries, facts, strict=True):
-        prompt = digest(messages(task, query, shown))
-        requests.append(Request(label_identity(task, query, model, prompt), query, tuple(shown), prompt))
-    return requests
+    asked: int = 0
+    tokens_in: int = 0
+    tokens_cached: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
 
 
 def label(
     task: type[Task],
-    requests: Sequence[Request],
+    requests: Iterable[Request],
     open_engine: Callable[[], Engine],
+    max_tokens: int,
     warehouse: Warehouse,
     night: str,
+    embedder: Embedder | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Labelled:
-    """Label every request the warehouse has no label for; each chunk is durable before the next is asked.
+    """Label every request; none of them may have a label yet (`teacher.requests.pending` gives such).
 
-    The engine is opened only if something has to be asked. Raises EngineError when it fails (done chunks stay).
+    The engine is opened only if there is something to ask, and stays open. `progress` is told how many labels were made
+    durable. Raises EngineError where the engine fails or loses a request; what was committed stays.
     """
-    held = warehouse.identities()
-    todo = [request for request in requests if request.identity not in held]
-    progress(len(requests) - len(todo))
-    start, used = time.perf_counter(), [0, 0, 0]
-    if todo:
-        engine = open_engine()
-        for first in range(0, len(todo), CHUNK):
-            chunk = todo[first : first + CHUNK]
-            completions = engine.complete(task, [messages(task, r.query, r.facts) for r in chunk])
-            done = [
-                label_of(task, request, completion, engine.model, night)
-                for request, completion in zip(chunk, completions, strict=True)
-            ]
-            warehouse.add_labels(done)
-            progress(len(done))
-            for completion in completions:
-                used[0] += completion.tokens_in
-                used[1] += completion.tokens_cached
-                used[2] += completion.tokens_out
-    return Labelled(len(todo), len(requests) - len(todo), used[0], used[1], used[2], time.perf_counter() - start)
+    first = next(incoming := iter(requests), None)
+    if first is None:
+        return Labelled()
+    engine = open_engine()
+    start, used = time.perf_counter(), _Used()
+    for answered in _chunks(ask(task, engine, chain([first], incoming), max_tokens)):
+        asked, completions = [request for request, _ in answered], [completion for _, completion in answered]
+        warehouse.add_labels(labels_of(task, asked, completions, engine.model, night, embedder))
+        used.count(completions)
+        progress(len(answered))
+    return used.labelled(time.perf_counter() - start)
 
 
-def label_of(task: type[Task], request: Request, completion: Completion, model: str, night: str) -> Label:
-    """The label a completion makes: failed if truncated or unparsable, rejected by a guardrail, else accepted."""
-    status: Status = "accepted"
-    value, reason, confidence = None, "", {}
-    try:
-        if not completion.finished:
-            raise InputError(f"truncated after {completion.tokens_out} tokens")
-        answer = task.parse(completion.text)
-        value, confidence = answer.to_json(), field_confidence(task, completion.text, completion.pieces)
-        rejection = check(answer, request.query, request.facts)
-        if rejection:
-            status, reason = "rejected", str(rejection)
-    except (InputError, ValueError) as error:  # ValueError: the right keys in another order, where no value is found
-        status, reason = "failed", str(error)
-    return Label(
-        identity=request.identity,
-        query=request.query,
-        status=status,
-        value=value,
-        confidence=confidence,
-        reason=reason,
-        raw=completion.text,
-        facts=request.facts,
-        task=task.name,
-        task_version=task.version(),
-        model=model,
-        prompt=request.prompt,
-        night=night,
-        tokens_in=completion.tokens_in,
-        tokens_out=completion.tokens_out,
-    )
+def ask(
+    task: type[Task], engine: Engine, requests: Iterable[Request], max_tokens: int
+) -> Iterator[tuple[Request, Completion]]:
+    """Each request with what came of it, in the order the engine finishes them.
+
+    Raises EngineError unless every request comes back exactly once.
+    """
+    waiting: dict[str, Request] = {}
+
+    def prompts() -> Iterator[Prompt]:
+        for request in requests:
+            waiting[request.identity] = request
+            yield Prompt(request.identity, request.messages(task), max_tokens)
+
+    for completion in engine.complete(task, prompts()):
+        request = waiting.pop(completion.key, None)
+        if request is None:
+            raise EngineError(f"the engine answered {completion.key!r}, which was not asked or was answered before")
+        yield request, completion
+    if waiting:
+        raise EngineError(
+            f"the engine ended without an answer for {len(waiting)} of its queries, such as "
+            f"{next(iter(waiting.values())).query!r}; what was labelled stays: run the same command again"
+        )
+
+
+class _Used:
+    """Counts what a run used."""
+
+    def __init__(self) -> None:
+        self.asked = self.tokens_in = self.tokens_cached = self.tokens_out = 0
+
+    def count(self, completions: Iterable[Completion]) -> None:
+        for completion in completions:
+            self.asked += 1
+            self.tokens_in += completion.tokens_in
+            self.tokens_cached += completion.tokens_cached
+            self.tokens_out += completion.tokens_out
+
+    def labelled(self, seconds: float) -> Labelled:
+        return Labelled(self.asked, self.tokens_in, self.tokens_cached, self.tokens_out, seconds)
+
+
+def _chunks(answered: Iterable[tuple[Request, Completion]]) -> Iterator[list[tuple[Request, Completion]]]:
+    chunk = []
+    for pair in answered:
+        chunk.append(pair)
+        if len(chunk) == COMMIT:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
