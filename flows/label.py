@@ -1,65 +1,162 @@
-"""Stage: the teacher labels what is new or invalidated."""
+"""Stage: the teacher labels what is new or invalidated, and a few labels again to see whether it says the same."""
 
-from collections import Counter
+import time
 from dataclasses import asdict, dataclass
+from typing import Any
 
-import pyarrow.parquet as pq
-
+from evals.intervals import wilson
 from flows.night import Night
+from flows.teacher import LazyEngine, opening_engine, price_of
+from labels.embed import Embedder, open_embedder
 from labels.errors import StillhouseError
-from teacher.engine import Engine, VllmEngine
-from teacher.label import Request, label
+from labels.guardrails import needs_embedder
+from teacher.cost import Cost, cost
+from teacher.engine import Engine
+from teacher.flips import Flips, flips
+from teacher.label import Labelled, label
+from teacher.requests import count_pending, pending, sample_held, statuses
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the queries (invariant 1), and what the teacher was asked this night."""
+    """What became of the queries (invariant 1), and what the teacher was asked this night, at what cost.
+
+    `asked`, tokens, seconds and cost leave out the sample asked again (`flips`). `seconds` has the engine's start in it,
+    `label_seconds` has not. `accepted_now` are those accepted among the asked.
+    """
 
     queries: int
     labelled: int
     rejected: int
     failed: int
+    abstained: int
     asked: int
+    accepted_now: int
     tokens_in: int
     tokens_cached: int
     tokens_out: int
+    label_seconds: float
     seconds: float
+    prefix_cache_hit_rate: float | None
+    cost: Cost | None
+    flips: Flips | None
 
 
 def label_queries(night: Night) -> Counts:
     """Label the night's requests; only what no label is held for is asked. Raises where rows are lost."""
+    file, teacher = night.folder / "requests.parquet", night.settings.teacher
+    total, left = count_pending(file, night.warehouse)
+    embedder = guardrail_embedder(night)
+    start, again, hit_rate = time.perf_counter(), None, None
+    with opening_engine(night.settings) as engine:
+        with night.screen.bar("the teacher labels", total) as advance:
+            advance(total - left)
+            done = label(
+                night.task,
+                pending(file, night.warehouse),
+                lambda: _start(night, engine),
+                teacher.max_tokens,
+                night.warehouse,
+                night.id,
+                embedder,
+                advance,
+            )
+        seconds = time.perf_counter() - start if done.asked else 0.0
+        if engine.engine:  # a night that has nothing to ask does not start the teacher for this either
+            again = _flips(night, engine.engine, embedder)
+            hit_rate = _hit_rate(engine.engine)
+    counts = _count(night, total, done, seconds, hit_rate, again)
+    _say(night, counts)
+    return counts
+
+
+def guardrail_embedder(night: Night) -> Embedder | None:
+    """The embedder the task's guardrails need; None where they need none."""
+    return open_embedder(night.settings.retrieval.embedder) if needs_embedder(night.task) else None
+
+
+def _start(night: Night, engine: LazyEngine) -> Engine:
+    where = night.settings.teacher.url or night.settings.teacher.model
+    with night.screen.waiting(f"starting the teacher, {where}"):
+        return engine.open()
+
+
+def _flips(night: Night, engine: Engine, embedder: Embedder | None) -> Flips | None:
     teacher = night.settings.teacher
-    requests = [
-        Request(row["identity"], row["query"], tuple(row["facts"]), row["prompt"])
-        for row in pq.read_table(night.folder / "requests.parquet").to_pylist()
-    ]
-    engines: list[VllmEngine] = []
+    sample = sample_held(night.folder / "requests.parquet", night.warehouse, teacher.flip_sample, night.id)
+    if not sample:
+        return None
+    with night.screen.waiting(f"asking {len(sample)} again"):
+        return flips(night.task, sample, engine, teacher.max_tokens, night.warehouse, embedder)
 
-    def open_engine() -> Engine:
-        with night.screen.waiting(f"starting vLLM with {teacher.model}"):
-            engines.append(VllmEngine(teacher.model, teacher.revision, teacher.max_tokens, teacher.engine))
-        return engines[0]
 
-    try:
-        with night.screen.bar("the teacher labels", len(requests)) as advance:
-            done = label(night.task, requests, open_engine, night.warehouse, night.id, advance)
-    finally:
-        for engine in engines:
-            engine.close()
-    status = Counter(one.status for one in night.labels)
+def _hit_rate(engine: Engine) -> float | None:
+    found, looked_up = engine.prefix_cache() or (0, 0)
+    return found / looked_up if looked_up else None
+
+
+def _count(
+    night: Night, total: int, done: Labelled, seconds: float, hit_rate: float | None, again: Flips | None
+) -> Counts:
+    became = statuses(night.folder / "requests.parquet", night.warehouse, night.task, night.id)
     counts = Counts(
-        queries=len(requests),
-        labelled=status["accepted"],
-        rejected=status["rejected"],
-        failed=status["failed"],
+        queries=total,
+        labelled=became["accepted"],
+        rejected=became["rejected"],
+        failed=became["failed"],
+        abstained=became["abstained"],
         asked=done.asked,
+        accepted_now=became["accepted_now"],
         tokens_in=done.tokens_in,
         tokens_cached=done.tokens_cached,
         tokens_out=done.tokens_out,
-        seconds=round(done.seconds, 2),
+        label_seconds=round(done.seconds, 2),
+        seconds=round(seconds, 2),
+        prefix_cache_hit_rate=hit_rate,
+        cost=cost(price_of(night.settings), seconds, done.tokens_in, done.tokens_cached, done.tokens_out),
+        flips=again,
     )
     if counts.queries != counts.labelled + counts.rejected + counts.failed:
         raise StillhouseError(f"rows in and rows out differ, which must never be: {asdict(counts)}")
+    return counts
+
+
+def _say(night: Night, counts: Counts) -> None:
     asked = f"asked the teacher {counts.asked:,}" if counts.asked else "asked the teacher nothing: every label was held"
     night.screen.say(f"  {counts.labelled:,} accepted, {counts.rejected:,} rejected, {counts.failed:,} failed; {asked}")
-    return counts
+    if counts.asked:
+        rate = counts.asked / counts.label_seconds if counts.label_seconds else 0.0
+        cached = (
+            "" if counts.prefix_cache_hit_rate is None else f", prefix cache hits {counts.prefix_cache_hit_rate:.0%}"
+        )
+        tokens = f"{counts.tokens_in:,} tokens in ({counts.tokens_cached:,} cached), {counts.tokens_out:,} out"
+        night.screen.say(f"  {rate:,.0f} queries/s, {tokens}{cached}")
+    if counts.cost and (each := counts.cost.per(counts.accepted_now)):
+        night.screen.say(f"  cost {counts.cost.total:,.2f} {counts.cost.currency}, {each:.6f} an accepted label")
+    if counts.flips:
+        flipped = counts.flips
+        low, high = wilson(flipped.flipped, flipped.asked)
+        night.screen.say(
+            f"  flip rate {flipped.flipped / flipped.asked:.1%} [{low:.1%}, {high:.1%}]: of {flipped.asked} labels asked "
+            f"again {flipped.flipped} came out otherwise"
+        )
+
+
+def labelling_summary(counts: Counts) -> dict[str, Any]:
+    """The labelling's part of the night's summary."""
+    price, again = counts.cost, counts.flips
+    per_label = price.per(counts.accepted_now) if price else None
+    return {
+        "queries": counts.queries,
+        "labelled": counts.labelled,
+        "rejected": counts.rejected,
+        "failed": counts.failed,
+        "abstained": counts.abstained,
+        "asked_teacher": counts.asked,
+        "tokens": {"in": counts.tokens_in, "cached": counts.tokens_cached, "out": counts.tokens_out},
+        "label_seconds": counts.label_seconds,
+        "teacher_seconds": counts.seconds,
+        "prefix_cache_hit_rate": counts.prefix_cache_hit_rate,
+        "cost": asdict(price) | {"per_accepted_label": per_label} if price else None,
+        "flips": again.to_json() | {"interval": wilson(again.flipped, again.asked)} if again else None,
+    }

@@ -1,37 +1,117 @@
-"""Stage: catalogue facts for every query, and with them the identity its label will have."""
+"""Stage: catalogue facts and verified examples for every query, and with them the identity its label will have."""
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
+import pyarrow.parquet as pq
+from teacher.examples import ExampleFinder
 
 from flows.night import Night
-from labels.files import write_parquet
-from labels.models import model_identity
+from flows.teacher import teacher_identity
+from labels.embed import open_embedder
+from labels.records import Example
 from teacher.catalogue import read_catalogue
-from teacher.label import plan
-from teacher.retrieve import build_index, load_index
+from teacher.converted import converted_fact
+from teacher.plan import Request, Shown, plan
+from teacher.requests import write_requests
+from teacher.retrieve import Built, Found, Retriever, open_retriever
 
 BATCH = 4096
+PROBES = 1000
+Row = dict[str, Any]
 
 
-def retrieve_facts(night: Night) -> dict[str, int]:
-    """Write the night's requests (identity, query, facts, prompt); returns facts held and whether they were indexed."""
+@dataclass(frozen=True)
+class Finder:
+    """Finds what to show the teacher for queries, as this night's settings say."""
+
+    retriever: Retriever
+    examples: ExampleFinder | None
+    facts: int
+    few_shots: int
+
+    def shown(self, rows: Sequence[Row]) -> list[Shown]:
+        """What to show for each row (query, and converted: the categories its shoppers chose)."""
+        queries = [row["query"] for row in rows]
+        none: list[list[Found]] = [[] for _ in rows]
+        no_examples: list[list[Example]] = [[] for _ in rows]
+        facts = self.retriever.search(queries, self.facts) if self.facts else none
+        examples = self.examples.find(queries, self.few_shots) if self.examples else no_examples
+        return [
+            _shown(found, few, converted_fact(row["converted"]))
+            for row, found, few in zip(rows, facts, examples, strict=True)
+        ]
+
+
+def retrieve_facts(night: Night) -> dict[str, Any]:
+    """Write the night's requests; returns what the corpora hold and how their indexes came to be."""
+    finder, held = open_finder(night)
+    model, total = teacher_identity(night.settings), _queries(night).metadata.num_rows
+
+    def batches(advance: Callable[[int], None]) -> Iterator[list[Request]]:
+        for batch in _queries(night).iter_batches(BATCH, columns=["query", "converted"]):
+            rows = batch.to_pylist()
+            yield plan(night.task, [row["query"] for row in rows], finder.shown(rows), model)
+            advance(len(rows))
+
+    with night.screen.bar("retrieving facts", total) as advance:
+        write_requests(night.folder / "requests.parquet", batches(advance))
+    return held
+
+
+def open_finder(night: Night) -> tuple[Finder, dict[str, Any]]:
+    """The finder for this night's catalogue, verdicts and settings, and what its corpora hold, for the summary."""
     settings = night.settings
-    catalogue = settings.catalogue
-    columns = {"title": catalogue.title, "brand": catalogue.brand, "product": catalogue.product}
-    facts = read_catalogue(Path(str(catalogue.path)), columns)
-    folder, built = build_index(facts, night.work / "indexes")
-    index = load_index(folder)
-    model = model_identity(settings.teacher.model, settings.teacher.revision)
-    queries = night.queries()["query"].to_pylist()
-    rows = []
-    with night.screen.bar("retrieving facts", len(queries)) as advance:
-        for start in range(0, len(queries), BATCH):
-            batch = queries[start : start + BATCH]
-            found = index.search(batch, settings.teacher.facts) if settings.teacher.facts else [[] for _ in batch]
-            rows += plan(night.task, batch, found, model)
-            advance(len(batch))
-    columns_of = {name: [getattr(row, name) for row in rows] for name in ("identity", "query", "facts", "prompt")}
-    write_parquet(night.folder / "requests.parquet", pa.table(columns_of))
-    night.screen.say(f"  {len(facts):,} facts, the index {'built' if built else 'reused'}")
-    return {"facts": len(facts), "index_built": int(built)}
+    c, r, t = settings.catalogue, settings.retrieval, settings.teacher
+    columns = {name: getattr(c, name) for name in ("title", "brand", "product", "category", "id")}
+    catalogue = read_catalogue(Path(str(c.path)), columns)
+    with night.screen.waiting(f"indexing {len(catalogue.facts):,} facts"):
+        retriever, built = open_retriever(
+            catalogue.facts, night.work / "indexes", r.embedder, r.lexical, r.index, _probes(night), night.screen.say
+        )
+    examples = None
+    if t.examples:
+        embedder = open_embedder(r.embedder)
+        examples = ExampleFinder(night.warehouse.verdicts(), night.gold, embedder, t.example_similarity)
+    for one in built:
+        night.screen.say(f"  {_in_words(one)}")
+    held = {"facts": len(catalogue.facts), "examples": len(examples) if examples else 0}
+    held |= {"catalogue": {"rows": catalogue.rows} | catalogue.dropped}
+    return Finder(retriever, examples, t.facts, t.examples), held | {"indexes": [_json(one) for one in built]}
+
+
+def _queries(night: Night) -> pq.ParquetFile:
+    return pq.ParquetFile(night.warehouse.queries_file(night.id))
+
+
+def _probes(night: Night) -> list[str]:
+    """Up to PROBES of the night's queries, evenly over head and tail."""
+    queries = _queries(night)
+    every = max(1, queries.metadata.num_rows // PROBES)
+    picked, seen = list[str](), 0
+    for batch in queries.iter_batches(BATCH, columns=["query"]):
+        names = batch["query"].to_pylist()
+        picked += names[-seen % every :: every]
+        seen += len(names)
+    return picked[:PROBES]
+
+
+def _shown(facts: Sequence[Found], examples: Sequence[Example], converted: str | None) -> Shown:
+    lines = [(converted, 1.0)] if converted else []
+    lines += [(found.text, round(found.score, 4)) for found in facts]
+    return Shown(tuple(text for text, _ in lines), tuple(score for _, score in lines), tuple(examples))
+
+
+def _json(built: Built) -> dict[str, Any]:
+    return asdict(built) | {"folder": built.folder.name}
+
+
+def _in_words(built: Built) -> str:
+    how = {
+        "reused": "reused",
+        "updated": f"updated: {built.added:,} added, {built.removed:,} removed",
+        "built": "built",
+    }[built.how]
+    return f"{built.entries:,} facts, {built.kind} index {how}, recall@10 {built.recall_at_10:.3f}"

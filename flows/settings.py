@@ -9,9 +9,9 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from labels.errors import SettingsError
 from labels.task import Task
@@ -19,6 +19,8 @@ from labels.task import Task
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ROOT / "profiles"
 ENVIRONMENT = "STILLHOUSE_"
+SECRETS = ("STILLHOUSE_TEACHER_KEY",)
+"""Read where they are needed, and by no one else: settings are written into every night."""
 DEFAULT_WORK = "stillhouse-data"
 
 
@@ -109,6 +111,12 @@ class TeacherSettings(Section):
     replicas: int = Field(1, ge=1)
     ray_address: str | None = None
     price: PriceSettings = PriceSettings()
+
+    @model_validator(mode="after")
+    def _one_engine(self) -> Self:
+        if self.url and self.replicas > 1:
+            raise ValueError("url and replicas name two engines; wanted one: a server, or replicas of vLLM under Ray")
+        return self
 
 
 class StudentSettings(Section):
@@ -222,7 +230,7 @@ def load_settings(
     values = _read_profile(profile)
     env = os.environ if environment is None else environment
     for name, text in sorted(env.items()):
-        if name.startswith(ENVIRONMENT):
+        if name.startswith(ENVIRONMENT) and name not in SECRETS:
             key = name.removeprefix(ENVIRONMENT).lower().replace("__", ".")
             _put(values, key, _parse(text), f"the environment's {name}")
     for key, value in (changes or {}).items():

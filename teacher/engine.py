@@ -25,6 +25,11 @@ class Sampling:
     seed: int = 0
 
 
+def identity_with(model: str, sampling: Sampling) -> str:
+    """The identity of a model that is asked this way: several samples, and the best of them, are another author."""
+    return model if sampling.samples == 1 else f"{model} best of {sampling.samples} at {sampling.temperature:g}"
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One thing to ask: its key (the label's identity), its messages, the answer's token budget, which attempt it is."""
@@ -83,6 +88,13 @@ class Engine(Protocol):
         At most IN_FLIGHT prompts are taken ahead of the completions given. What `second_attempt` wants asked again is
         asked again at once. Raises EngineError when the engine fails, so that the rest is asked another day; only what
         is the prompt's own fault comes back as a completion with an error.
+        """
+        ...
+
+    def prefix_cache(self) -> tuple[int, int] | None:
+        """Prompt tokens found in the engine's prefix cache and all looked up, since it started, by its own metrics.
+
+        None where it has no such metrics.
         """
         ...
 

@@ -1,13 +1,14 @@
 """The offline engine: vLLM in this process (or the processes it spawns), fed without a pause."""
 
 from collections.abc import Iterable, Iterator
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 
 from labels.errors import EngineError
 from labels.models import model_identity
 from labels.task import Task
-from teacher.engine import IN_FLIGHT, Completion, Prompt, Sample, Sampling, second_attempt
+from teacher.engine import IN_FLIGHT, Completion, Prompt, Sample, Sampling, identity_with, second_attempt
 
 BATCH = 64
 """Prompts rendered and tokenised at once."""
@@ -25,7 +26,7 @@ class VllmEngine:
 
         Raises EngineError where vLLM can't load the model.
         """
-        self.model = model_identity(model, revision)
+        self.model = identity_with(model_identity(model, revision), sampling)
         self.sampling = sampling
         from vllm import LLM
 
@@ -47,6 +48,7 @@ class VllmEngine:
     def complete(self, task: type[Task], prompts: Iterable[Prompt]) -> Iterator[Completion]:
         """One completion a prompt, in the order they finish (see `Engine`)."""
         waiting, asked, firsts = iter(prompts), dict[str, Prompt](), dict[str, Completion]()
+        self._params = cache(partial(_sampling_params, task, self.sampling))
         try:
             while True:
                 while len(asked) <= IN_FLIGHT - BATCH and (batch := list(islice(waiting, BATCH))):
@@ -94,7 +96,7 @@ class VllmEngine:
                 yield Completion(prompt.key, (), error=error)
                 continue
             try:
-                params = self._params(task, prompt.max_tokens)
+                params = self._params(prompt.max_tokens)
                 # vLLM makes a request's own name unique by itself, and gives ours back.
                 self._llm.llm_engine.add_request(prompt.key, TokensPrompt(prompt_token_ids=ids), params)
             except Exception as error:  # lengths are checked, so it is the schema or the sampling: wrong for all
@@ -120,20 +122,21 @@ class VllmEngine:
         ids: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _params(self, task: type[Task], max_tokens: int) -> Any:  # noqa: ANN401 - vLLM's SamplingParams
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-        several = self.sampling.samples > 1
-        return SamplingParams(
-            n=self.sampling.samples,
-            temperature=self.sampling.temperature if several else 0.0,
-            seed=self.sampling.seed if several else None,
-            max_tokens=max_tokens,
-            logprobs=0,
-            structured_outputs=StructuredOutputsParams(json=task.json_schema()),
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+def _sampling_params(task: type[Task], sampling: Sampling, max_tokens: int) -> Any:  # noqa: ANN401 - vLLM's SamplingParams
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    several = sampling.samples > 1
+    return SamplingParams(
+        n=sampling.samples,
+        temperature=sampling.temperature if several else 0.0,
+        seed=sampling.seed if several else None,
+        max_tokens=max_tokens,
+        logprobs=0,
+        structured_outputs=StructuredOutputsParams(json=task.json_schema()),
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
 
 
 def _completion(output: Any) -> Completion:  # noqa: ANN401 - vLLM's RequestOutput, not imported at load time

@@ -34,7 +34,7 @@ class Flips:
 
     def to_json(self) -> dict[str, object]:
         """For the night's summary."""
-        return asdict(self)
+        return asdict(self) | {"rate": self.flipped / self.asked if self.asked else None}
 
 
 def flips(

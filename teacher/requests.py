@@ -1,5 +1,6 @@
 """The night's requests on disk, so that neither planning nor labelling holds them all in memory."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 
 from labels.files import replacing
 from labels.records import Example
+from labels.task import Task
 from labels.warehouse import Warehouse
 from teacher.plan import Request, Shown
 
@@ -59,6 +61,25 @@ def sample_held(path: Path, warehouse: Warehouse, size: int, seed: str) -> list[
         order = "ORDER BY md5(identity || ?) LIMIT ?"
         found = con.sql(f"FROM requests SEMI JOIN labels USING (identity) {order}", params=[seed, size])
         return [_request(row) for row in found.to_arrow_table().to_pylist()]
+
+
+def statuses(path: Path, warehouse: Warehouse, task: type[Task], night: str) -> Counter[str]:
+    """How many of the requests' labels are accepted, rejected and failed; and of the accepted ones how many say nothing
+    (`abstained`) and how many were made this `night` (`accepted_now`).
+    """
+    empty = task.model_construct(**{name: [] if task.is_list(name) else "" for name in task.model_fields}).to_json()
+    with _joined(path, warehouse) as con:
+        rows = con.execute(
+            """SELECT status, status = 'accepted' AND value = ?, status = 'accepted' AND l.night = ?, count(*)
+               FROM requests JOIN labels l USING (identity) GROUP BY ALL""",
+            [empty, night],
+        ).fetchall()
+    found = Counter[str]()
+    for status, abstained, now, count in rows:
+        found[status] += count
+        found["abstained"] += count if abstained else 0
+        found["accepted_now"] += count if now else 0
+    return found
 
 
 def _joined(path: Path, warehouse: Warehouse) -> duckdb.DuckDBPyConnection:
