@@ -7,12 +7,12 @@ from typing import Any
 import duckdb
 
 from flows.settings import Settings
+from flows.teacher import teacher_identity
 from labels.errors import InputError
 from labels.files import digest
-from labels.models import model_identity
 from labels.normalise import normalise
 from labels.prompt import messages
-from labels.records import label_identity
+from labels.records import Example, label_identity
 from labels.warehouse import Warehouse
 
 Rows = list[dict[str, Any]]
@@ -80,8 +80,9 @@ def night_folder(settings: Settings, night: str | None) -> Path:
 
 def _explained(settings: Settings, row: dict[str, Any], verdict: dict[str, Any] | None) -> dict[str, Any]:
     task, facts = settings.task_class(), row["facts"] or []
-    model = model_identity(settings.teacher.model, settings.teacher.revision)
-    prompt = digest(messages(task, row["query"], facts))
+    model = teacher_identity(settings)
+    examples = [Example(**example) for example in row["examples"] or []]
+    prompt = digest(messages(task, row["query"], facts, examples))
     changed = [
         what
         for what, now, then in (
@@ -93,7 +94,9 @@ def _explained(settings: Settings, row: dict[str, Any], verdict: dict[str, Any] 
     ]
     same = label_identity(task, row["query"], model, prompt) == row["identity"]
     again = (
-        "held: not asked again while the retrieved facts stay the same" if same else f"asked again: {changed} changed"
+        "held: not asked again while what is retrieved stays the same (see `stillhouse label --why`)"
+        if same
+        else f"asked again: {changed} changed"
     )
     reviewer = f"{verdict['reviewer']}{' (simulated)' if verdict['simulated'] else ''}" if verdict else None
     return {

@@ -34,6 +34,8 @@ WorkOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any setting, e.g. log.query=search_term.")
 ]
+LogOption = Annotated[str | None, typer.Option(help="The query log: Parquet, CSV or JSONL; a glob takes several.")]
+CatalogueOption = Annotated[str | None, typer.Option(help="The catalogue: Parquet, CSV or JSONL.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -54,8 +56,8 @@ def settings_of(profile: str, work: str | None, sets: list[str] | None, **more: 
 @app.command()
 def night(
     profile: ProfileOption = "laptop",
-    log: Annotated[str | None, typer.Option(help="The query log: Parquet, CSV or JSONL.")] = None,
-    catalogue: Annotated[str | None, typer.Option(help="The catalogue: Parquet, CSV or JSONL.")] = None,
+    log: LogOption = None,
+    catalogue: CatalogueOption = None,
     gold: Annotated[str | None, typer.Option(help="Held-out right answers, to measure by.")] = None,
     work: WorkOption = None,
     set_: SetOption = None,
@@ -80,6 +82,41 @@ def night(
     show(summary, as_json, lambda: night_table(summary, settings))
     if not summary["published"]:
         raise typer.Exit(GATE_REFUSED)
+
+
+@app.command()
+def label(
+    profile: ProfileOption = "laptop",
+    log: LogOption = None,
+    catalogue: CatalogueOption = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Ask nothing: show three prompts, and the tokens, time and cost to expect."),
+    ] = False,
+    why: Annotated[
+        str | None, typer.Option(metavar="QUERY", help="Say why this query would, or would not, be asked.")
+    ] = None,
+    work: WorkOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Only label: take the log, retrieve facts, ask the teacher what is new or changed.
+
+    Run it again after a kill: what is labelled is not asked again. [bold]stillhouse night[/] does this and all the rest.
+    """
+    settings = settings_of(profile, work, set_, log__path=log, catalogue__path=catalogue)
+    from flows.labelling import explain_one, forecast_labelling, run_labelling
+    from flows.tables import answer_table, forecast_table
+
+    if why is not None:
+        answer = explain_one(settings, why)
+        show(answer, as_json, lambda: answer_table(answer))
+    elif dry_run:
+        forecast = forecast_labelling(settings)
+        show(forecast, as_json, lambda: forecast_table(forecast))
+    else:
+        summary = run_labelling(settings)
+        show(summary, as_json, lambda: answer_table(summary))
 
 
 @app.command()

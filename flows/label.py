@@ -6,15 +6,19 @@ from typing import Any
 
 from evals.intervals import wilson
 from flows.night import Night
-from flows.teacher import LazyEngine, opening_engine, price_of
+from flows.teacher import LazyEngine, opening_engine, price_of, teacher_identity
 from labels.embed import Embedder, open_embedder
 from labels.errors import StillhouseError
+from labels.files import write_json
 from labels.guardrails import needs_embedder
 from teacher.cost import Cost, cost
 from teacher.engine import Engine
 from teacher.flips import Flips, flips
 from teacher.label import Labelled, label
-from teacher.requests import count_pending, pending, sample_held, statuses
+from teacher.requests import count_pending, pending, sample, statuses
+
+LABELLING = "labelling.json"
+"""Beside a night's summary: what its labelling did and cost."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ def label_queries(night: Night) -> Counts:
             hit_rate = _hit_rate(engine.engine)
     counts = _count(night, total, done, seconds, hit_rate, again)
     _say(night, counts)
+    write_json(night.folder / LABELLING, {"model": teacher_identity(night.settings)} | labelling_summary(counts))
     return counts
 
 
@@ -83,11 +88,11 @@ def _start(night: Night, engine: LazyEngine) -> Engine:
 
 def _flips(night: Night, engine: Engine, embedder: Embedder | None) -> Flips | None:
     teacher = night.settings.teacher
-    sample = sample_held(night.folder / "requests.parquet", night.warehouse, teacher.flip_sample, night.id)
-    if not sample:
+    drawn = sample(night.folder / "requests.parquet", night.warehouse, teacher.flip_sample, night.id, held=True)
+    if not drawn:
         return None
-    with night.screen.waiting(f"asking {len(sample)} again"):
-        return flips(night.task, sample, engine, teacher.max_tokens, night.warehouse, embedder)
+    with night.screen.waiting(f"asking {len(drawn)} again"):
+        return flips(night.task, drawn, engine, teacher.max_tokens, night.warehouse, embedder)
 
 
 def _hit_rate(engine: Engine) -> float | None:

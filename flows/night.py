@@ -1,6 +1,7 @@
 """A night: its settings, its folder and what it has open. Every stage takes one and can be called without Prefect."""
 
 import fcntl
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -109,6 +110,17 @@ def begin_night(settings: Settings, screen: Screen, services: ExitStack | None =
         yield night
 
 
+@contextmanager
+def passing_night(settings: Settings, screen: Screen) -> Iterator[Night]:
+    """A night that only looks: its folder and its queries are gone when it ends."""
+    with begin_night(settings, screen) as night:
+        try:
+            yield night
+        finally:
+            shutil.rmtree(night.folder)
+            night.warehouse.queries_file(night.id).unlink(missing_ok=True)
+
+
 def stop_left_behind(work: Path) -> None:
     """Stop what nights killed with -9 left running, and this one had no use for."""
     for folder in (work / "redis", work / "prefect", *(work / "services").glob("*")):
@@ -119,8 +131,8 @@ def check_inputs(settings: Settings) -> None:
     """Raise at once, before anything is started, where a file is not named, not there or lacks a column."""
     log, catalogue = settings.log, settings.catalogue
     files = (
-        ("log", log.path, {"query": log.query, "time": log.time, "count": log.count}),
-        ("catalogue", catalogue.path, {name: getattr(catalogue, name) for name in ("title", "brand", "product")}),
+        ("log", log.path, log.columns),
+        ("catalogue", catalogue.path, catalogue.columns),
     )
     for name, path, columns in files:
         if not path:

@@ -65,8 +65,7 @@ def open_finder(night: Night) -> tuple[Finder, dict[str, Any]]:
     """The finder for this night's catalogue, verdicts and settings, and what its corpora hold, for the summary."""
     settings = night.settings
     c, r, t = settings.catalogue, settings.retrieval, settings.teacher
-    columns = {name: getattr(c, name) for name in ("title", "brand", "product", "category", "id")}
-    catalogue = read_catalogue(Path(str(c.path)), columns)
+    catalogue = read_catalogue(Path(str(c.path)), c.columns)
     with night.screen.waiting(f"indexing {len(catalogue.facts):,} facts"):
         retriever, built = open_retriever(
             catalogue.facts, night.work / "indexes", r.embedder, r.lexical, r.index, _probes(night), night.screen.say

@@ -46,6 +46,11 @@ class LogSettings(Section):
     half_life_days: float | None = Field(None, gt=0)
     min_sessions: int = Field(1, ge=1)
 
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """Our names of the columns to the file's."""
+        return {name: getattr(self, name) for name in ("query", "time", "count", "session", "converted")}
+
 
 class CatalogueSettings(Section):
     """The catalogue: its file and its columns' names."""
@@ -56,6 +61,11 @@ class CatalogueSettings(Section):
     product: str | None = None
     category: str | None = None
     id: str | None = None
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """Our names of the columns to the file's."""
+        return {name: getattr(self, name) for name in ("title", "brand", "product", "category", "id")}
 
 
 class RetrievalSettings(Section):

@@ -6,6 +6,7 @@ from typing import Any
 from rich import box
 from rich.console import Group
 from rich.markup import escape
+from rich.panel import Panel
 from rich.table import Table
 
 from flows.settings import Settings
@@ -67,6 +68,27 @@ def answer_table(answer: dict[str, Any]) -> Table:
     return table
 
 
+def forecast_table(forecast: dict[str, Any]) -> Group:
+    """What a labelling run would ask: whole prompts, then tokens, time and cost."""
+    prompts = []
+    for number, prompt in enumerate(forecast["prompts"], 1):
+        said = "\n".join(f"[bold]{message['role']}[/]\n{_plain(message['content'])}" for message in prompt["messages"])
+        prompts.append(Panel(said, title=f"prompt {number} of {forecast['to_ask']:,}: {prompt['tokens']} tokens"))
+    table = Table(box=box.SIMPLE, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("queries", f"{forecast['queries']:,}, of which {forecast['to_ask']:,} would be asked")
+    about = "" if forecast["tokens_counted"] else "about "
+    table.add_row("tokens in", f"{about}{forecast['tokens_in']:,}")
+    table.add_row("tokens out", f"about {forecast['tokens_out']:,}")
+    seconds, cost = forecast["seconds"], forecast["cost"]
+    table.add_row("time", "unknown" if seconds is None else f"about {seconds:,.0f} s after the teacher's start")
+    unknown = "no price: set teacher.price.gpu_hour, or teacher.price.million_in and million_out"
+    table.add_row("cost", unknown if cost is None else f"about {cost:,.2f} {forecast['currency']}")
+    table.add_row("by", forecast["basis"])
+    return Group(*prompts, table)
+
+
 def rows_table(rows: list[dict[str, Any]]) -> Table:
     """Any rows, the first 200."""
     table = Table(box=box.SIMPLE, caption=f"first {SHOWN_ROWS} of {len(rows):,}" if len(rows) > SHOWN_ROWS else None)
@@ -80,5 +102,8 @@ def rows_table(rows: list[dict[str, Any]]) -> Table:
 def _cell(value: object) -> str:
     """Text from the log is hostile: no markup, no control characters (which could drive the terminal)."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = "".join(char if char.isprintable() else "�" for char in text)
-    return escape(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…")
+    return _plain(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…")
+
+
+def _plain(text: str) -> str:
+    return escape("".join(char if char.isprintable() or char == "\n" else "�" for char in text))

@@ -55,11 +55,12 @@ def pending(path: Path, warehouse: Warehouse) -> Iterator[Request]:
             yield from map(_request, batch.to_pylist())
 
 
-def sample_held(path: Path, warehouse: Warehouse, size: int, seed: str) -> list[Request]:
-    """Up to `size` requests that a label is held for, drawn by a hash of identity and `seed`."""
+def sample(path: Path, warehouse: Warehouse, size: int, seed: str, held: bool) -> list[Request]:
+    """Up to `size` requests that a label is held for (or none is), drawn by a hash of identity and `seed`."""
+    join = "SEMI" if held else "ANTI"
     with _joined(path, warehouse) as con:
         order = "ORDER BY md5(identity || ?) LIMIT ?"
-        found = con.sql(f"FROM requests SEMI JOIN labels USING (identity) {order}", params=[seed, size])
+        found = con.sql(f"FROM requests {join} JOIN labels USING (identity) {order}", params=[seed, size])
         return [_request(row) for row in found.to_arrow_table().to_pylist()]
 
 
