@@ -18,6 +18,7 @@ from flows.screen import Screen
 from flows.settings import Settings
 from labels.errors import BusyError, SettingsError
 from labels.files import write_text
+from labels.guardrails import guardrails_of
 from labels.records import Label
 from labels.services import stop_unused
 from labels.tables import open_table
@@ -128,7 +129,10 @@ def stop_left_behind(work: Path) -> None:
 
 
 def check_inputs(settings: Settings) -> None:
-    """Raise at once, before anything is started, where a file is not named, not there or lacks a column."""
+    """Raise at once, before anything is started, where a file is not named, not there or lacks a column, or a task's
+    guardrail can't be used.
+    """
+    guardrails_of(settings.task_class())
     log, catalogue = settings.log, settings.catalogue
     files = (
         ("log", log.path, log.columns),

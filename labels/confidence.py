@@ -6,9 +6,12 @@ tokens count; for an empty value it is the token that closes it at once.
 
 import json
 import math
+import re
 from collections.abc import Sequence
 
 from labels.task import Task
+
+_DECODER = json.JSONDecoder()
 
 Piece = tuple[str, float]
 """A token's text and its natural log-probability."""
@@ -34,15 +37,19 @@ def field_confidence(task: type[Task], text: str, pieces: Sequence[Piece]) -> di
 
 
 def value_spans(task: type[Task], text: str) -> dict[str, tuple[int, int]]:
-    """Where each field's value stands in the JSON `text`, without its quotes unless it is empty: (start, end)."""
-    decoder = json.JSONDecoder()
+    """Where each field's value stands in the JSON `text`, without its quotes unless it is empty: (start, end).
+
+    Raises ValueError where the fields do not stand in the task's order.
+    """
     spans, place = {}, 0
     for name in task.model_fields:
-        key = f'"{name}":'
-        start = text.index(key, place) + len(key)
-        while text[start].isspace():
-            start += 1
-        _, place = decoder.raw_decode(text, start)
+        key = re.compile(rf'"{name}"\s*:\s*').search(text, place)
+        if not key:
+            raise ValueError(
+                f"wanted the fields in the order {', '.join(task.model_fields)}; {name} is not in its place"
+            )
+        start = key.end()
+        _, place = _DECODER.raw_decode(text, start)
         quotes = 2 if task.is_list(name) else 1
         empty = place - start <= 2 * quotes
         spans[name] = (start, place) if empty else (start + quotes, place - quotes)

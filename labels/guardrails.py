@@ -1,15 +1,31 @@
-"""Checks every answer passes, the teacher's at night and the student's by day, named on a task's fields."""
+"""Checks every answer passes, the teacher's at night and the student's by day, named on a task's fields.
+
+    brand: Annotated[str, Grounded(), Length(most=40)] = Field(description="its maker")
+    category: Annotated[str, InTaxonomy("categories.txt"), Similar(0.2)] = Field(description="its shelf")
+
+An empty value passes them all: abstaining is an answer.
+"""
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 from rapidfuzz import fuzz, process
 
+from labels.errors import SettingsError
 from labels.normalise import normalise
 from labels.task import Task
 
+if TYPE_CHECKING:
+    from labels.embed import Embedder  # scikit-learn is loaded only where a task asks for similarity
+
 _GLUED = re.compile(r"(?<=\d)(?=[^\W\d])")  # "4pk" is two words
+_BELOW_1 = 0.999
+_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -17,15 +33,96 @@ class Grounded:
     """Every word of the value stands in the query or in the facts, allowing for typos, plurals and abbreviations."""
 
     threshold: float = 0.75
+    name: ClassVar[str] = "grounded"
+
+    def __post_init__(self) -> None:
+        _check_share(self)
 
     def figure(self, value: str, query: str, facts: Iterable[str]) -> float:
-        """How well the least supported word of `value` is supported, 0 to 1."""
+        """How well the least supported word of `value` is supported, 0 to 1; facts are in normal form."""
         evidence = _GLUED.sub(" ", " ".join([query, *facts])).split()
         joined = query.replace(" ", "")
         words = value.split()
         if value.replace(" ", "") in joined or _initials(words) in evidence:
             return 1.0
         return min((_support(word, evidence, joined) for word in words), default=1.0)
+
+
+@dataclass(frozen=True)
+class InTaxonomy:
+    """The value is one of a closed set: given here, or in a text file beside the task's module, one value a line.
+
+    (A task of a notebook has no module's file: there the path is the working folder's.)
+    """
+
+    values: str | Sequence[str]
+    name: ClassVar[str] = "in_taxonomy"
+    threshold: ClassVar[float] = 1.0
+
+    def loaded(self, task: type[Task]) -> "InTaxonomy":
+        """The same with its file read. Raises SettingsError where that can't be read or holds no value."""
+        if not isinstance(self.values, str):
+            return self
+        path = Path(getattr(sys.modules[task.__module__], "__file__", None) or "").parent / self.values
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"task {task.name}: InTaxonomy({self.values!r}): wanted a UTF-8 text file {path}, one value a line, "
+                f"or a list of values; reading it failed: {error}"
+            ) from None
+        return InTaxonomy(tuple(lines))
+
+    @cached_property
+    def normal(self) -> frozenset[str]:
+        """The values in normal form, as a task's answers are."""
+        return frozenset(filter(None, map(normalise, self.values)))
+
+    def figure(self, value: str, query: str, facts: Iterable[str]) -> float:
+        """1 for one of the values, else how near the nearest is (rapidfuzz's ratio), below 1."""
+        if value in self.normal:
+            return 1.0
+        near = process.extractOne(value, self.normal, scorer=fuzz.ratio)
+        return min(near[1] / 100, _BELOW_1) if near else 0.0
+
+
+@dataclass(frozen=True)
+class Similar:
+    """The value is near the query by meaning: the cosine of their embeddings is at least `threshold`, above 0 to 1.
+
+    As Instacart filters categories ("Building the Intent Engine", tech.instacart.com, November 2025). A threshold
+    suits one embedder alone.
+    """
+
+    threshold: float
+    name: ClassVar[str] = "similar"
+
+    def __post_init__(self) -> None:
+        _check_share(self)
+
+
+@dataclass(frozen=True)
+class Length:
+    """The value has at most so many characters."""
+
+    most: int
+    name: ClassVar[str] = "length"
+
+    def __post_init__(self) -> None:
+        if type(self.most) is not int or self.most < 1:
+            raise SettingsError(f"{self!r}: wanted a whole number of characters, at least 1")
+
+    @property
+    def threshold(self) -> float:
+        """The most characters."""
+        return self.most
+
+    def figure(self, value: str, query: str, facts: Iterable[str]) -> float:
+        """The value's characters."""
+        return len(value)
+
+
+Guardrail = Grounded | InTaxonomy | Similar | Length
 
 
 @dataclass(frozen=True)
@@ -39,18 +136,114 @@ class Rejection:
     threshold: float
 
     def __str__(self) -> str:
-        return f"{self.guardrail}: {self.field} {self.value!r} scores {self.figure:.2f}, needs {self.threshold:.2f}"
+        shown = self.value if len(self.value) <= _SHOWN else self.value[:_SHOWN] + "…"
+        what = f"{self.guardrail}: {self.field} {shown!r}"
+        if self.guardrail == Length.name:
+            return f"{what} has {self.figure:.0f} characters, may have {self.threshold:.0f}"
+        return f"{what} scores {self.figure:.2f}, needs {self.threshold:.2f}"
 
 
-def check(answer: Task, query: str, facts: Sequence[str] = ()) -> Rejection | None:
+@cache
+def guardrails_of(task: type[Task]) -> dict[str, tuple[Guardrail, ...]]:
+    """The guardrails of each field, in their order, ready for use.
+
+    Raises SettingsError where one can't be used: a class instead of an instance, a taxonomy without values.
+    """
+    rails: dict[str, tuple[Guardrail, ...]] = {}
+    for field, info in task.model_fields.items():
+        for rail in info.metadata:
+            if rail in (Grounded, InTaxonomy, Similar, Length):
+                raise SettingsError(f"task {task.name}, field {field}: wanted {rail.__name__}(…), got the bare class")
+        held = [rail for rail in info.metadata if isinstance(rail, Guardrail)]
+        rails[field] = tuple(rail.loaded(task) if isinstance(rail, InTaxonomy) else rail for rail in held)
+        if any(isinstance(rail, InTaxonomy) and not rail.normal for rail in rails[field]):
+            raise SettingsError(f"task {task.name}, field {field}: its taxonomy is empty; wanted at least one value")
+    return rails
+
+
+def check(answer: Task, query: str, facts: Sequence[str] = (), embedder: "Embedder | None" = None) -> Rejection | None:
     """The first guardrail that turns `answer` down, or None. `query` and `facts` are what the model was shown."""
-    fields = type(answer).model_fields
+    return check_all([answer], [query], [facts], embedder)[0]
+
+
+def check_all(
+    answers: Sequence[Task],
+    queries: Sequence[str],
+    facts: Sequence[Sequence[str]],
+    embedder: "Embedder | None" = None,
+) -> list[Rejection | None]:
+    """For each answer, all of one task, the first guardrail that turns it down, or None.
+
+    Fields are taken in their order, a list's values alphabetically, guardrails as they are named. What `Similar`
+    compares is embedded at once, by `embedder` or, without one, as character n-grams.
+    """
+    if not answers:
+        return []
+    rails = guardrails_of(type(answers[0]))
+    values = [_values(answer) for answer in answers]
+    cosines = _cosines(rails, values, queries, embedder)
+    return [_first(rails, own, query, shown, cosines) for own, query, shown in zip(values, queries, facts, strict=True)]
+
+
+def _values(answer: Task) -> list[tuple[str, str]]:
+    """The answer's (field, value) pairs in a stable order; an empty value is none."""
+    place = {name: number for number, name in enumerate(type(answer).model_fields)}
+    return sorted(answer.items(), key=lambda pair: (place[pair[0]], pair[1]))
+
+
+def _first(
+    rails: dict[str, tuple[Guardrail, ...]],
+    values: Sequence[tuple[str, str]],
+    query: str,
+    facts: Sequence[str],
+    cosines: dict[tuple[str, str], float],
+) -> Rejection | None:
     facts = [normalise(fact) for fact in facts]
-    for name, value in sorted(answer.items(), key=lambda pair: (list(fields).index(pair[0]), pair[1])):
-        for rail in fields[name].metadata:
-            if isinstance(rail, Grounded) and (figure := rail.figure(value, query, facts)) < rail.threshold:
-                return Rejection("grounded", name, value, round(figure, 3), rail.threshold)
+    for field, value in values:
+        for rail in rails[field]:
+            figure = cosines[value, query] if isinstance(rail, Similar) else rail.figure(value, query, facts)
+            if figure > rail.threshold if isinstance(rail, Length) else figure < rail.threshold:
+                return Rejection(rail.name, field, value, round(figure, 3), rail.threshold)
     return None
+
+
+def _cosines(
+    rails: dict[str, tuple[Guardrail, ...]],
+    values: Sequence[Sequence[tuple[str, str]]],
+    queries: Sequence[str],
+    embedder: "Embedder | None",
+) -> dict[tuple[str, str], float]:
+    """The cosine of each (value, query) that a field wants compared."""
+    compared = {field for field, held in rails.items() if any(isinstance(rail, Similar) for rail in held)}
+    pairs = list(
+        dict.fromkeys(
+            (value, query)
+            for own, query in zip(values, queries, strict=True)
+            for field, value in own
+            if field in compared
+        )
+    )
+    if not pairs:
+        return {}
+    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+    row = {text: number for number, text in enumerate(texts)}
+    vectors = (embedder or _ngrams()).embed(texts)
+    left, right = (vectors[[row[pair[side]] for pair in pairs]] for side in (0, 1))
+    # Rounded: in 32 bits a text is 0.9999999 near itself.
+    return {pair: round(float(cosine), 6) for pair, cosine in zip(pairs, (left * right).sum(axis=1), strict=True)}
+
+
+@cache
+def _ngrams() -> "Embedder":
+    from labels.embed import NgramEmbedder
+
+    return NgramEmbedder()
+
+
+def _check_share(rail: Grounded | Similar) -> None:
+    share = rail.threshold
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise SettingsError(f"{rail!r}: wanted a threshold above 0 and at most 1")
 
 
 def _support(word: str, evidence: Sequence[str], joined: str) -> float:
