@@ -10,7 +10,7 @@ from flows.teacher import LazyEngine, opening_engine, price_of, teacher_identity
 from labels.embed import Embedder, open_embedder
 from labels.errors import StillhouseError
 from labels.files import write_json
-from labels.guardrails import needs_embedder
+from labels.guardrails import Similar
 from teacher.cost import Cost, cost
 from teacher.engine import Engine
 from teacher.flips import Flips, flips
@@ -77,7 +77,9 @@ def label_queries(night: Night) -> Counts:
 
 def guardrail_embedder(night: Night) -> Embedder | None:
     """The embedder the task's guardrails need; None where they need none."""
-    return open_embedder(night.settings.retrieval.embedder) if needs_embedder(night.task) else None
+    rails = [rail for field in night.task.model_fields.values() for rail in field.metadata]
+    needed = any(isinstance(rail, Similar) for rail in rails)
+    return open_embedder(night.settings.retrieval.embedder) if needed else None
 
 
 def _start(night: Night, engine: LazyEngine) -> Engine:
