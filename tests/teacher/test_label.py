@@ -87,12 +87,8 @@ def test_every_row_becomes_a_label_accepted_rejected_or_failed(tmp_path):
     done, labels = night(tmp_path, engine, queries)
     assert [item.query for item in labels] == queries
     assert Counter(item.status for item in labels) == {"accepted": 95, "rejected": 1, "failed": 4}
-    assert (done.asked, done.tokens_in, done.tokens_cached, done.tokens_out) == (
-        100,
-        3120,
-        2080,
-        832,
-    )  # four asked twice
+    used = (done.asked, done.tokens_in, done.tokens_cached, done.tokens_out)
+    assert used == (100, 3090, 2060, 824)  # three of them asked twice
     assert labels[0].value == roles("milk 0")
     assert labels[0].confidence == {"product": 0.9048, "brand": 0.9048, "attributes": 0.9048}
     assert (labels[0].model, labels[0].night, labels[0].task) == ("teacher-1", "n1", "semantic_roles")
