@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
-from evals.intervals import wilson
+from evals.calibration import BINS, LEAST, Bin, Checked, bin_of, expected_calibration_error, reliability_bins
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +49,6 @@ STYLE: Any = {  # Any: matplotlib types its settings one by one
     "ytick.labelcolor": MUTED,
     "legend.frameon": False,
 }
-BINS = 10
 P = ParamSpec("P")
 
 
@@ -157,42 +156,64 @@ def quality(scores: Mapping[str, Mapping[str, Any] | None]) -> Plot:
 
 
 @_styled
-def reliability(points: Sequence[tuple[float, bool]], source: str) -> Plot:
-    """Confidence against correctness: points are (confidence of a label, whether it is right), `source` says who says.
+def reliability(checked: Checked, calibration: Mapping[str, Any] | None) -> Plot:
+    """Confidence against correctness, as given and, where there is a calibration (`Calibration.to_json`), calibrated.
 
-    A reliability diagram in ten equal bins (Niculescu-Mizil & Caruana 2005, ICML), Wilson intervals, counts below.
+    A reliability diagram in bins of equal width with Wilson intervals, counts below.
     """
     name, title = "confidence", "Confidence against correctness"
-    if not points:
+    if not checked.points:
         return Plot(name, title, "", "Not drawn: neither gold answers nor verdicts say which labels are right.")
-    sure, right = np.array([point[0] for point in points]), np.array([point[1] for point in points], dtype=float)
-    bins = np.clip((sure * BINS).astype(int), 0, BINS - 1)
-    counts = np.bincount(bins, minlength=BINS)
+    sure, right = (
+        np.array([point[0] for point in checked.points]),
+        np.array([float(point[1]) for point in checked.points]),
+    )
     figure, axes = _canvas()
     axes.remove()
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    for place in np.flatnonzero(counts):
-        there = bins == place
-        share = float(right[there].mean())
-        low, high = wilson(float(right[there].sum()), int(counts[place]))
-        error = [[share - low], [high - share]]
-        top.errorbar(sure[there].mean(), share, error, color=ACCENT, marker="o", markersize=6, linewidth=1.6, capsize=3)
+    bins = reliability_bins(sure, right)
+    _bins(top, bins, "as the teacher gives it", ACCENT, "o", ACCENT)
+    if calibration:
+        calibrated = [Bin(**one) for one in calibration["bins_calibrated"]]
+        _bins(top, calibrated, "calibrated", INK, "s", "none")
+        top.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.3, columnspacing=1.6)
     top.set(ylim=(0, 1.04), ylabel="share right")
     top.yaxis.set_major_formatter(_percent)
+    counts = np.bincount(bin_of(sure), minlength=BINS)
     below.bar((np.arange(BINS) + 0.5) / BINS, counts, width=0.085, color=ACCENT, alpha=0.45)
     for place in np.flatnonzero(counts):
         below.text((place + 0.5) / BINS, counts[place], f"{counts[place]:,}", ha="center", va="bottom", fontsize=7.5)
-    below.set(
-        xlim=(0, 1.02), ylim=(0, counts.max() * 1.5), yticks=[], ylabel="labels", xlabel="the teacher's confidence"
-    )
+    below.set(xlim=(0, 1.02), ylim=(0, counts.max() * 1.5), yticks=[], ylabel="labels", xlabel="the label's confidence")
     below.spines["left"].set_visible(False)
     below.grid(visible=False)
     words = (
-        f"{len(points):,} labels checked against {source}: mean confidence {sure.mean():.1%}, right {right.mean():.1%}"
+        f"{len(sure):,} labels checked against {checked.source}{' (simulated)' if checked.simulated else ''}: mean "
+        f"confidence {sure.mean():.1%}, right {right.mean():.1%}; expected calibration error (ECE) "
+        f"{expected_calibration_error(bins):.3f}"
     )
+    if calibration:
+        words += f", {calibration['ece_calibrated']:.3f} once calibrated, on labels the calibration did not see"
+    elif len(sure) < LEAST:
+        words += f". Not calibrated: that takes {LEAST:,} checked labels, {LEAST - len(sure):,} more than there are"
     words += ". Points above the dashed line are right more often than they claim."
     return Plot(name, title, _svg(figure, name), words)
+
+
+def _bins(axes: "Axes", bins: Sequence[Bin], label: str, colour: str, marker: str, inside: str) -> None:
+    axes.errorbar(
+        [one.confidence for one in bins],
+        [one.right for one in bins],
+        [[one.right - one.low for one in bins], [one.high - one.right for one in bins]],
+        label=label,
+        linestyle="none",
+        markersize=6,
+        elinewidth=1.6,
+        capsize=3,
+        color=colour,
+        marker=marker,
+        markerfacecolor=inside,
+    )
 
 
 @_styled

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jinja2
 
-from evals import plots
+from evals import labelling, plots
+from evals.calibration import Checked
 from labels.files import write_text
 from labels.records import Label, Verdict
 
@@ -22,14 +23,13 @@ class ReportData:
     """What the plots and tables need beyond the summary; empty where there is none.
 
     `traffic`: of every query, falling; `head_cut`: after how many of these the head was cut, 0 without one;
-    `confidence`: (the label's confidence, whether it is right), as `confidence_source` says; `losses`: (optimiser
-    step, training loss); `rejected` and `verdicts`: EXAMPLES of each are shown.
+    `checked`: labels known to be right or wrong, with their confidence; `losses`: (optimiser step, training loss);
+    `rejected` and `verdicts`: EXAMPLES of each are shown.
     """
 
     traffic: Sequence[float]
     head_cut: int
-    confidence: Sequence[tuple[float, bool]]
-    confidence_source: Literal["gold", "verdicts"]
+    checked: Checked
     losses: Sequence[tuple[int, float]]
     rejected: Sequence[Label]
     verdicts: Sequence[Verdict]
@@ -52,15 +52,12 @@ def write_report(summary: Mapping[str, Any], data: ReportData, path: Path) -> No
     Whatever the night did not get to may be None or missing; the page says so. All text is escaped, and a
     Content-Security-Policy forbids scripts and every outside resource: queries are written by strangers.
     """
-    simulated = _simulated(summary, data)
-    source: str = data.confidence_source
-    source += " (simulated)" if simulated and source == "verdicts" else ""
     scores = {author: summary.get(author) for author in AUTHORS}
     outputs = [summary.get(key) or 0 for key in ("labelled", "rejected", "failed")]
     page = _template().render(
         summary=summary,
         data=data,
-        simulated=simulated,
+        simulated=_simulated(summary, data),
         published=bool(summary.get("published")),
         verdict=_verdict(summary),
         tiles=_tiles(summary),
@@ -69,7 +66,7 @@ def write_report(summary: Mapping[str, Any], data: ReportData, path: Path) -> No
         plots=[
             plots.quality(scores),
             plots.coverage(data.traffic, data.head_cut),
-            plots.reliability(data.confidence, source),
+            plots.reliability(data.checked, summary.get("calibration")),
             plots.times(summary.get("seconds") or {}),
             plots.losses(data.losses),
         ],
@@ -77,6 +74,12 @@ def write_report(summary: Mapping[str, Any], data: ReportData, path: Path) -> No
         scores={author: found for author, found in scores.items() if found},
         verdicts=sorted(data.verdicts, key=lambda verdict: verdict.decision == "right")[:EXAMPLES],
         rejected=data.rejected[:EXAMPLES],
+        turned_down=labelling.rejected_words(data.rejected),
+        log=labelling.log_of(summary),
+        retrieval=summary.get("retrieval"),
+        teacher=labelling.teacher_rows(summary),
+        flips=summary.get("flips"),
+        flip_words=labelling.flip_words(summary.get("flips")),
     )
     write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
 
@@ -84,7 +87,13 @@ def write_report(summary: Mapping[str, Any], data: ReportData, path: Path) -> No
 def _template() -> jinja2.Template:
     folder = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True)
-    environment.filters |= {"clip": _clip, "percent": _percent, "interval": _interval, "count": _count}
+    environment.filters |= {
+        "clip": _clip,
+        "percent": _percent,
+        "interval": _interval,
+        "count": _count,
+        "figure": _figure,
+    }
     return environment.get_template("report.html.j2")
 
 
@@ -157,6 +166,10 @@ def _clip(value: object) -> str:
     text = str(value)
     text = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
     return "".join(char if char.isprintable() or char.isspace() else "\ufffd" for char in text)
+
+
+def _figure(value: float | None) -> str:
+    return f"{value:,.4g}" if isinstance(value, int | float) else "–"
 
 
 def _percent(value: float | None) -> str:

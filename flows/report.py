@@ -10,7 +10,7 @@ from flows.evaluate import Measured, as_json
 from flows.label import Counts
 from flows.night import Night
 from flows.publish import Head, LookupMeasured
-from flows.review import night_verdicts
+from flows.review import checked_labels, night_verdicts
 from labels.files import read_manifest, write_json
 
 
@@ -66,25 +66,12 @@ def summarise(
 
 def report_night(night: Night, summary: dict[str, Any], student: Path, head: Head) -> Path:
     """Write the night's report.html; returns its path."""
-    correct = []
-    if night.gold:
-        for label in night.labels:
-            if label.status == "accepted" and label.value and label.query in night.gold:
-                right = night.task.parse(label.value).items() == night.gold[label.query].items()
-                correct.append((min(label.confidence.values(), default=0.0), right))
-    else:
-        confidence = {label.identity: min(label.confidence.values(), default=0.0) for label in night.labels}
-        correct = [
-            (confidence[verdict.identity], verdict.decision == "right")
-            for verdict in night_verdicts(night)
-            if verdict.decision != "cant_tell"
-        ]
+    checked = checked_labels(night)
     adapter = night.work / "adapters" / str((read_manifest(student) or {})["adapter"])
     data = ReportData(
         traffic=night.queries()["traffic"].to_pylist(),
         head_cut=head.cut,
-        confidence=correct,
-        confidence_source="gold" if night.gold else "verdicts",
+        checked=checked,
         losses=json.loads((adapter / "losses.json").read_text(encoding="utf-8")),
         rejected=[label for label in night.labels if label.status == "rejected"],
         verdicts=night_verdicts(night),

@@ -1,15 +1,16 @@
-"""Stages: the sample for people, and what their verdicts say of the teacher."""
+"""Stages: the sample for people, what their verdicts say of the teacher, and what its confidence is worth."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
 
+from evals.calibration import LEAST, Calibration, Checked, fit_calibration
 from evals.gold import read_gold
 from evals.judge import Judgement, judge
 from evals.sample import audit_sample, unasked
 from flows.night import Night
-from labels.files import write_text
-from labels.records import Verdict
+from labels.files import write_json, write_text
+from labels.records import Label, Verdict
 
 
 def sample_labels(night: Night) -> int:
@@ -48,6 +49,46 @@ def judge_teacher(night: Night) -> Judgement | None:
     else:
         night.screen.say("  no verdicts yet")
     return judgement
+
+
+def calibrate(night: Night) -> Calibration | None:
+    """Write the night's calibration.json; None, and no file, where too few labels were checked."""
+    checked = checked_labels(night)
+    calibration = fit_calibration(checked, night.settings.seed)
+    if calibration is None:
+        have = len(checked.points)
+        night.screen.say(f"  confidence not calibrated: {have:,} checked labels, {LEAST - have:,} more are needed")
+        return None
+    write_json(night.folder / "calibration.json", calibration.to_json())
+    simulated = "simulated " if calibration.simulated else ""
+    night.screen.say(
+        f"  confidence calibrated on {calibration.n:,} labels by {simulated}{calibration.source}: "
+        f"expected error {calibration.ece_raw:.3f} before, {calibration.ece_calibrated:.3f} after"
+    )
+    return calibration
+
+
+def checked_labels(night: Night) -> Checked:
+    """The accepted labels that gold, or people, say are right or wrong: whichever knows more of them.
+
+    Labels without a confidence (the engine gave no log-probabilities) are left out.
+    """
+    accepted = {one.identity: one for one in night.labels if one.status == "accepted" and one.confidence}
+    by_gold = [
+        (_least_sure(one), night.task.parse(one.value).items() == night.gold[one.query].items())
+        for one in accepted.values()
+        if one.value and one.query in night.gold
+    ]
+    decided = [one for one in night_verdicts(night) if one.identity in accepted and one.decision != "cant_tell"]
+    if len(by_gold) >= len(decided):
+        return Checked(by_gold, "gold", simulated=False)
+    by_people = [(_least_sure(accepted[one.identity]), one.decision == "right") for one in decided]
+    return Checked(by_people, "verdicts", simulated=any(one.simulated for one in decided))
+
+
+def _least_sure(label: Label) -> float:
+    """A label is right when every field is, so it is as sure as its least sure field."""
+    return min(label.confidence.values())
 
 
 def night_verdicts(night: Night) -> list[Verdict]:

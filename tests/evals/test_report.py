@@ -1,3 +1,4 @@
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -6,17 +7,33 @@ from pathlib import Path
 
 import pytest
 
+from evals.calibration import Checked, fit_calibration
 from evals.gate import Figures, Thresholds, gate
 from evals.judge import judge
 from evals.metrics import score
-from evals.plots import coverage, duration, quality
+from evals.plots import coverage, duration, quality, reliability
 from evals.report import ReportData, write_report
 from labels.records import Label, Verdict
 from labels.semantic_roles import SemanticRoles
 
 HOSTILE = "<script>console.error('run')</script><img src=x onerror=console.error('run')>\"'{{7*7}}\x00\u202e\ud800"
 PLOTS = ["quality", "coverage", "confidence", "times", "losses"]
-NOTHING = ReportData((), 0, (), "gold", (), (), ())
+NOTHING = ReportData((), 0, Checked((), "gold", simulated=False), (), (), ())
+LABELLING = {
+    "log": {
+        "rows": 2000, "masked": 7, "dropped_empty": 3, "dropped_long": 1, "dropped_personal": 0, "dropped_rare": 96,
+        "dropped_odd_reason": 0, "queries": 1000, "head": 100, "torso": 300, "tail": 600,
+    },
+    "retrieval": {"facts": 1580, "examples": 42, "indexes": [
+        {"embedder": HOSTILE, "kind": "hnsw", "how": "updated", "entries": 1580, "added": 12, "removed": 4,
+         "recall_at_10": 0.987},
+    ]},
+    "tokens": {"in": 4000, "cached": 3000, "out": 500}, "asked_teacher": 100, "label_seconds": 5.0,
+    "prefix_cache_hit_rate": 0.75, "abstained": 11,
+    "cost": {"currency": "EUR", "total": 1.5, "per_accepted_label": 0.0004, "basis": "8 GPU x 1 h x 2 EUR"},
+    "flips": {"asked": 200, "flipped": 3, "rate": 0.015, "interval": [0.0051, 0.0431],
+              "examples": [{"query": HOSTILE, "before": HOSTILE, "after": "accepted: {}"}]},
+}  # fmt: skip
 
 
 def roles(product):
@@ -24,11 +41,18 @@ def roles(product):
 
 
 def label(query, reason="grounded: brand 'acme' scores 0.31, needs 0.60"):
-    return Label("id", query, "rejected", HOSTILE, {}, reason, "", (), "t", "1", "m", "p", "n", 1, 1, "now")
+    return Label(
+        "id", query, "rejected", HOSTILE, {}, reason, "", (), "t", "1", "m", "p", "n", 1, 1,
+        guardrail="grounded", figure=0.31, threshold=0.6,
+    )  # fmt: skip
 
 
 def verdict(number, simulated=True, decision="right"):
     return Verdict(f"id{number}", HOSTILE, "reviewer", decision, HOSTILE, simulated, "tail", 0.1, "now")
+
+
+def points(number):
+    return [(place / number, place % 3 > 0) for place in range(number)]
 
 
 def night(simulated=True):
@@ -47,8 +71,7 @@ def night(simulated=True):
     data = ReportData(
         traffic=[1 / rank for rank in range(1, 1001)],
         head_cut=100,
-        confidence=[(place / 100, place % 3 > 0) for place in range(101)],
-        confidence_source="verdicts",
+        checked=Checked(points(101), "verdicts", simulated),
         losses=[(step, 2 / (step + 1)) for step in range(50)],
         rejected=[label(HOSTILE)] * 25,
         verdicts=verdicts,
@@ -189,8 +212,97 @@ def test_a_night_that_got_nowhere_still_has_its_page(tmp_path):
 
 
 def test_one_query_one_step_one_point_can_be_drawn(tmp_path):
-    data = replace(NOTHING, traffic=[3.0], head_cut=1, confidence=[(1.0, True)], losses=[(1, 0.0)])
+    data = replace(
+        NOTHING, traffic=[3.0], head_cut=1, checked=Checked([(1.0, True)], "gold", simulated=False), losses=[(1, 0.0)]
+    )
     assert written(tmp_path, {"seconds": {"ingest": 0.0}}, data).count("<svg ") == 4
+
+
+def said(html):
+    """The page's words, a space between any two."""
+    return " ".join(re.sub(r"<style>.*?</style>|<[^>]*>", " ", html, flags=re.DOTALL).split()).replace("&#39;", "'")
+
+
+def test_the_log_adds_up_in_words(tmp_path):
+    words = said(written(tmp_path, night()[0] | LABELLING, night()[1]))
+    assert "2,000 rows = 1,900 kept + 100 dropped ✓ adds up" in words
+    assert "1,000 distinct queries: 100 head, 300 torso, 600 tail; in 7 of the rows kept, personal data was" in words
+    for reason, rows in (("empty", 3), ("longer than 200 characters", 1), ("too few different sessions", 96)):
+        assert reason in words.partition("Dropped because it was")[2].partition(f" {rows} ")[0]
+    assert "odd reason" in words
+
+
+def test_a_log_with_more_dropped_than_there_was_does_not_add_up(tmp_path):
+    words = said(written(tmp_path, {"night": "x", "log": {"rows": 5, "dropped_long": 6}}, NOTHING))
+    assert "5 rows ≠ -1 kept + 6 dropped ✗ does not add up" in words
+
+
+def test_retrieval_and_the_teachers_work_are_told_and_escaped(tmp_path):
+    html = written(tmp_path, night()[0] | LABELLING, night()[1])
+    assert "<script" not in html
+    words = said(html)
+    for told in (
+        "1,580 facts of the catalogue and 42 examples",
+        "hnsw updated 1,580 12 4 98.7%",
+        "5.0 s, 20 queries a second",
+        "4,000, 3,000 of them (75.0%) found in the prefix cache",
+        "75.0%, by the engine's own count",
+        "1.50 EUR, 0.0004 EUR an accepted label (8 GPU x 1 h x 2 EUR)",
+        "11 accepted labels find nothing",
+        "Flip rate 1.5%, 95% interval 0.5 to 4.3%: of 200 labels asked for again, with the same inputs, 3 came out",
+    ):
+        assert told in words
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        ("log", "The log's rows were not counted"),
+        ("retrieval", "Nothing was retrieved"),
+        ("tokens", "What the labels took was not counted"),
+        ("asked_teacher", "What the labels took was not counted"),
+        ("label_seconds", ""),
+        ("abstained", ""),
+        ("cost", "not reckoned: the profile gives no price"),
+        ("prefix_cache_hit_rate", "not told by the engine"),
+        ("flips", "No label was asked for again"),
+    ],
+)
+def test_what_the_labelling_does_not_tell_the_page_does_not_invent(tmp_path, missing, told):
+    whole = said(written(tmp_path, {"night": "x"} | LABELLING, NOTHING))
+    assert not told or told not in whole
+    assert told in said(written(tmp_path, {"night": "x"} | LABELLING | {missing: None}, NOTHING))
+
+
+def test_a_night_that_asked_nothing_shows_no_rate_and_no_share(tmp_path):
+    idle = {"asked_teacher": 0, "tokens": {"in": 0, "cached": 0, "out": 0}, "label_seconds": 0.0, "cost": None}
+    words = said(written(tmp_path, {"night": "x"} | idle, NOTHING))
+    assert "Queries asked 0 Tokens in 0 Tokens out 0 Prefix" in words
+
+
+def test_rejected_labels_show_guardrail_figure_and_threshold(html, tmp_path):
+    words = said(html)
+    assert "20 of 40 rejected labels: grounded 25." in words
+    assert "grounded 0.31 0.6 grounded: brand 'acme'" in words
+    earlier = replace(label("tea"), guardrail="", figure=None, threshold=None)  # of a version that kept none
+    assert "– – – grounded: brand" in said(written(tmp_path, {"rejected": 1}, replace(NOTHING, rejected=[earlier])))
+
+
+def test_few_checked_labels_are_not_calibrated_and_the_page_says_how_many_more_it_takes(html):
+    assert "Not calibrated: that takes 200 checked labels, 99 more than there are." in said(html)
+
+
+def test_a_calibration_is_drawn_beside_the_raw_confidence_with_both_errors(tmp_path):
+    checked = Checked(points(400), "gold", simulated=False)
+    found = fit_calibration(checked)
+    drawn = reliability(checked, found.to_json())
+    before, after = f"(ECE) {found.ece_raw:.3f}", f"{found.ece_calibrated:.3f} once calibrated"
+    assert before in drawn.words
+    assert after in drawn.words
+    assert ">calibrated</text>" in drawn.svg
+    assert ">calibrated</text>" not in reliability(checked, None).svg
+    words = said(written(tmp_path, {"calibration": found.to_json()}, replace(NOTHING, checked=checked)))
+    assert after in words
 
 
 def test_long_logs_are_drawn_by_few_points():
@@ -225,8 +337,8 @@ def open_in_browser(page: Path, profile: Path) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-def test_opens_in_a_real_browser_without_console_errors(html, tmp_path):
-    (tmp_path / "report.html").write_text(html, encoding="utf-8")
+def test_opens_in_a_real_browser_without_console_errors(tmp_path):
+    written(tmp_path, night()[0] | LABELLING, night()[1])
     dom, log = open_in_browser(tmp_path / "report.html", tmp_path / "profile")
     assert "CONSOLE" not in log
     assert dom.count("<svg ") == 5
