@@ -19,23 +19,20 @@ from labels.records import Example
 from labels.task import Task
 
 Message = dict[str, str]
-BLOCKS = ("system", "user")
+MACROS = ("system", "user")
 
 
 def messages(
     task: type[Task], query: str, facts: Sequence[str] = (), examples: Sequence[Example] = ()
 ) -> list[Message]:
     """The chat messages for `query` (in normal form), shown `facts` and `examples`, each best first."""
-    template = _template(task)
-    context = template.new_context(
-        {
-            "instruction": Trusted(task.instruction()),
-            "facts": facts,
-            "examples": [{"query": one.query, "value": Trusted(_shown(task, one.value))} for one in examples],
-            "query": query,
-        }
-    )
-    return [{"role": role, "content": "".join(template.blocks[role](context))} for role in BLOCKS]
+    macros = _macros(task)
+    shown = [{"query": one.query, "value": Trusted(_shown(task, one.value))} for one in examples]
+    try:
+        said = (macros.system(Trusted(task.instruction())), macros.user(query, facts, shown))
+    except (jinja2.TemplateError, TypeError) as error:
+        raise InputError(f"task {task.name}: its template {task.template!r} can't be used: {error}") from None
+    return [{"role": role, "content": content} for role, content in zip(MACROS, said, strict=True)]
 
 
 class Trusted(str):
@@ -61,24 +58,23 @@ def _shown(task: type[Task], value: str) -> str:
 
 
 @cache
-def _template(task: type[Task]) -> jinja2.Template:
+def _macros(task: type[Task]) -> Any:  # noqa: ANN401 - the template's module: its macros are its attributes
     beside = Path(str(sys.modules[task.__module__].__file__)).parent
-    folders = jinja2.FileSystemLoader([beside, Path(__file__).parent])
     environment = jinja2.Environment(
-        loader=folders,
+        loader=jinja2.FileSystemLoader([beside, Path(__file__).parent]),
         autoescape=False,  # noqa: S701 - no HTML is made here; _printed escapes what a prompt needs escaped
         finalize=_printed,
         trim_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
     try:
-        template = environment.get_template(task.template)
+        module = environment.get_template(task.template).module
     except jinja2.TemplateError as error:
         raise InputError(
             f"task {task.name}: its template {task.template!r} can't be used ({type(error).__name__}: {error}); wanted a "
-            f"Jinja file beside {beside}/, with the blocks {' and '.join(BLOCKS)}"
+            f"Jinja file in {beside}, as labels/prompt.j2 is one"
         ) from None
-    missing = [block for block in BLOCKS if block not in template.blocks]
-    if missing and not template.blocks:
-        raise InputError(f"task {task.name}: its template {task.template!r} has no block {' nor '.join(missing)}")
-    return template
+    missing = [macro for macro in MACROS if not hasattr(module, macro)]
+    if missing:
+        raise InputError(f"task {task.name}: its template {task.template!r} has no macro {' or '.join(missing)}")
+    return module
