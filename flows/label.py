@@ -68,7 +68,7 @@ def label_queries(night: Night) -> Counts:
         seconds = time.perf_counter() - start if done.asked else 0.0
         if engine.engine:  # a night that has nothing to ask does not start the teacher for this either
             again = _flips(night, engine.engine, embedder)
-            hit_rate = _hit_rate(engine.engine)
+            hit_rate = _hit_rate(engine.engine, done)
     counts = _count(night, total, done, seconds, hit_rate, again)
     _say(night, counts)
     write_json(night.folder / LABELLING, {"model": teacher_identity(night.settings)} | labelling_summary(counts))
@@ -97,9 +97,10 @@ def _flips(night: Night, engine: Engine, embedder: Embedder | None) -> Flips | N
         return flips(night.task, drawn, engine, teacher.max_tokens, night.warehouse, embedder)
 
 
-def _hit_rate(engine: Engine) -> float | None:
-    found, looked_up = engine.prefix_cache() or (0, 0)
-    return found / looked_up if looked_up else None
+def _hit_rate(engine: Engine, done: Labelled) -> float | None:
+    """By the engine's own metrics, else by what it said of each request; None where it said nothing."""
+    found, looked_up = engine.prefix_cache() or (done.tokens_cached, done.tokens_in)
+    return found / looked_up if found else None
 
 
 def _count(

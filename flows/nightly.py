@@ -22,7 +22,7 @@ from flows.night import Night, begin_night
 from flows.publish import head_of, measure_lookup, publish_release, serving
 from flows.report import report_night, summarise
 from flows.retrieve import retrieve_facts
-from flows.review import judge_teacher, sample_labels
+from flows.review import calibrate, judge_teacher, sample_labels
 from flows.screen import Screen
 from flows.server import prefect_server
 from flows.settings import Settings, load_settings
@@ -91,11 +91,12 @@ def run_night(settings: Settings, screen: Screen, services: ExitStack | None = N
 
 def run_stages(night: Night, run: Run) -> dict[str, Any]:
     """The night; returns its summary."""
-    run("ingest", ingest_log, night)
-    run("retrieve", retrieve_facts, night)
+    log = run("ingest", ingest_log, night)
+    corpora = run("retrieve", retrieve_facts, night)
     counts = run("label", label_queries, night)
     run("sample", sample_labels, night)
     judgement = run("judge", judge_teacher, night)
+    calibration = run("calibrate", calibrate, night)
     student = run("train", train_student, night)
     measured = run("evaluate", measure, night, student)
     checks = run("gate", pass_gate, night, counts, judgement, measured)
@@ -111,8 +112,11 @@ def run_stages(night: Night, run: Run) -> dict[str, Any]:
         release = before
     summary = summarise(
         night,
+        log,
+        corpora,
         counts,
         judgement,
+        calibration,
         student,
         measured,
         [check.to_json() for check in checks],

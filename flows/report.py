@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from evals.calibration import Calibration
 from evals.judge import Judgement
 from evals.report import ReportData, write_report
 from flows.evaluate import Measured, as_json
-from flows.label import Counts
+from flows.label import Counts, labelling_summary
 from flows.night import Night
 from flows.publish import Head, LookupMeasured
 from flows.review import checked_labels, night_verdicts
@@ -16,8 +17,11 @@ from labels.files import read_manifest, write_json
 
 def summarise(
     night: Night,
+    log: dict[str, int],
+    corpora: dict[str, Any],
     counts: Counts,
     judgement: Judgement | None,
+    calibration: Calibration | None,
     student: Path,
     measured: Measured,
     checks: list[dict[str, object]],
@@ -31,13 +35,11 @@ def summarise(
     summary = {
         "night": night.id,
         "profile": night.settings.profile,
-        "queries": counts.queries,
-        "labelled": counts.labelled,
-        "rejected": counts.rejected,
-        "failed": counts.failed,
-        "asked_teacher": counts.asked,
+        "log": log,
+        "retrieval": corpora,
+        **labelling_summary(counts),
+        "calibration": calibration.to_json() if calibration else None,
         "asked_student": measured.asked,
-        "tokens": {"in": counts.tokens_in, "cached": counts.tokens_cached, "out": counts.tokens_out},
         "teacher": as_json(measured.teacher),
         "teacher_tail": as_json(measured.teacher_tail),
         "student": as_json(measured.student),
