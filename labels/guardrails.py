@@ -161,6 +161,11 @@ def guardrails_of(task: type[Task]) -> dict[str, tuple[Guardrail, ...]]:
     return rails
 
 
+def needs_embedder(task: type[Task]) -> bool:
+    """Whether one of the task's guardrails compares embeddings."""
+    return any(isinstance(rail, Similar) for rails in guardrails_of(task).values() for rail in rails)
+
+
 def check(answer: Task, query: str, facts: Sequence[str] = (), embedder: "Embedder | None" = None) -> Rejection | None:
     """The first guardrail that turns `answer` down, or None. `query` and `facts` are what the model was shown."""
     return check_all([answer], [query], [facts], embedder)[0]

@@ -41,7 +41,11 @@ def labels_of(
 
     `failed` where the engine refused the prompt or no sample is an answer, `rejected` where a guardrail turns the best
     one down, else `accepted`. What guardrails compare is embedded for all at once, by `embedder` or as n-grams.
+    Raises ValueError where a completion is of another request.
     """
+    for request, completion in zip(requests, completions, strict=True):
+        if request.identity != completion.key:
+            raise ValueError(f"the completion {completion.key!r} is of another request than {request.identity!r}")
     read = [_read(task, completion) for completion in completions]
     rejections = _rejections(requests, [answers for answers, _ in read], embedder)
     labels, version = [], task.version()

@@ -73,3 +73,15 @@ def test_tokens_that_are_not_all_there_give_no_confidence():
     assert field_confidence(SemanticRoles, SemanticRoles(product="a", brand="b", attributes=["c"]).to_json(), []) == {
         "product": 0.0, "brand": 0.0, "attributes": 0.0,
     }  # fmt: skip
+
+
+def test_spans_are_found_around_white_space_of_any_kind():
+    text = '{ "product" : "oat milk",\n  "brand":\t"",\n  "attributes" : ["1 l"] }'
+    spans = value_spans(SemanticRoles, text)
+    assert [text[slice(*spans[name])] for name in spans] == ["oat milk", '""', "1 l"]
+
+
+def test_fields_in_another_order_are_an_error_that_says_so():
+    text = '{"brand":"northwind","product":"milk","attributes":[]}'
+    with pytest.raises(ValueError, match="in the order product, brand, attributes; brand is not in its place"):
+        value_spans(SemanticRoles, text)
