@@ -7,7 +7,10 @@ tokens count; for an empty value it is the token that closes it at once.
 import json
 import math
 import re
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import accumulate
 
 from labels.task import Task
 
@@ -20,18 +23,19 @@ Piece = tuple[str, float]
 def field_confidence(task: type[Task], text: str, pieces: Sequence[Piece]) -> dict[str, float]:
     """For each field the geometric mean of its value tokens' probabilities, 0 to 1.
 
-    `text` is the model's answer, compact JSON of `task` in field order; `pieces` spell it token by token.
+    `text` is the model's answer, JSON of `task`; `pieces` spell it token by token. Raises ValueError where the fields
+    do not stand in the task's order.
     """
-    starts, place = [], 0
-    for piece, _ in pieces:
-        starts.append(place)
-        place += len(piece)
-    spans = value_spans(task, text)
+    return confidence_at(value_spans(task, text), pieces)
+
+
+def confidence_at(spans: Mapping[str, tuple[int, int]], pieces: Sequence[Piece]) -> dict[str, float]:
+    """The same, where `spans` (of `value_spans`) say where each value stands; a value no token touches is 0 sure."""
+    ends = list(accumulate(len(piece) for piece, _ in pieces))
+    starts = [0, *ends[:-1]]
     result = {}
     for name, (start, end) in spans.items():
-        touching = [
-            logprob for (piece, logprob), at in zip(pieces, starts, strict=True) if at < end and at + len(piece) > start
-        ]
+        touching = [logprob for _, logprob in pieces[bisect_right(ends, start) : bisect_left(starts, end)]]
         result[name] = round(math.exp(sum(touching) / len(touching)), 4) if touching else 0.0
     return result
 
@@ -42,15 +46,19 @@ def value_spans(task: type[Task], text: str) -> dict[str, tuple[int, int]]:
     Raises ValueError where the fields do not stand in the task's order.
     """
     spans, place = {}, 0
-    for name in task.model_fields:
-        key = re.compile(rf'"{name}"\s*:\s*').search(text, place)
-        if not key:
-            raise ValueError(
-                f"wanted the fields in the order {', '.join(task.model_fields)}; {name} is not in its place"
-            )
-        start = key.end()
+    for name, key, quotes in _keys(task):
+        found = key.search(text, place)
+        if not found:
+            order = ", ".join(task.model_fields)
+            raise ValueError(f"wanted the fields in the order {order}; {name} is not in its place")
+        start = found.end()
         _, place = _DECODER.raw_decode(text, start)
-        quotes = 2 if task.is_list(name) else 1
         empty = place - start <= 2 * quotes
         spans[name] = (start, place) if empty else (start + quotes, place - quotes)
     return spans
+
+
+@cache
+def _keys(task: type[Task]) -> list[tuple[str, re.Pattern[str], int]]:
+    """Each field's name, its key in JSON, and how many characters open and close its value: `"` or `["`."""
+    return [(name, re.compile(rf'"{name}"\s*:\s*'), 2 if task.is_list(name) else 1) for name in task.model_fields]

@@ -7,14 +7,14 @@ Of several samples the one kept passes the guardrails, then agrees most with the
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from statistics import fmean
 
-from labels.confidence import field_confidence, value_spans
+from labels.confidence import confidence_at, value_spans
 from labels.embed import Embedder
 from labels.errors import InputError
 from labels.guardrails import Rejection, check_all
-from labels.records import Label
+from labels.records import Label, Status
 from labels.task import Task
 from teacher.engine import Completion, Sample
 from teacher.plan import Request
@@ -22,11 +22,25 @@ from teacher.plan import Request
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A sample that is an answer of the task: what it says, and that as compact JSON."""
+    """A sample that is an answer of the task: what it says, that as compact JSON, where each value stands in its text."""
 
     sample: Sample
     said: Task
     value: str
+    spans: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a completion came to: the fields of a label that depend on it."""
+
+    status: Status
+    raw: str
+    reason: str = ""
+    value: str | None = None
+    confidence: dict[str, float] = field(default_factory=dict)
+    agreement: dict[str, float] = field(default_factory=dict)
+    rejection: Rejection | None = None
 
 
 def labels_of(
@@ -47,37 +61,46 @@ def labels_of(
         if request.identity != completion.key:
             raise ValueError(f"the completion {completion.key!r} is of another request than {request.identity!r}")
     read = [_read(task, completion) for completion in completions]
-    rejections = _rejections(requests, [answers for answers, _ in read], embedder)
+    refusals = _refusals(requests, [answers for answers, _ in read], embedder)
     labels, version = [], task.version()
-    for request, completion, (answers, reason), refused in zip(requests, completions, read, rejections, strict=True):
-        failed = Label(
-            identity=request.identity,
-            query=request.query,
-            status="failed",
-            value=None,
-            confidence={},
-            reason=reason,
-            raw=completion.samples[0].text if completion.samples else "",
-            facts=request.shown.facts,
-            task=task.name,
-            task_version=version,
-            model=model,
-            prompt=request.prompt,
-            night=night,
-            tokens_in=completion.tokens_in,
-            tokens_out=completion.tokens_out,
-            tokens_cached=completion.tokens_cached,
-            scores=request.shown.scores,
-            examples=request.shown.examples,
-            samples=len(answers),
-            attempts=completion.attempts,
+    for request, completion, (answers, why), refused in zip(requests, completions, read, refusals, strict=True):
+        came_to = _judged(task, answers, refused) if answers else Outcome("failed", _said(completion), why)
+        rejection = came_to.rejection
+        labels.append(
+            Label(
+                identity=request.identity,
+                query=request.query,
+                status=came_to.status,
+                value=came_to.value,
+                confidence=came_to.confidence,
+                reason=came_to.reason,
+                raw=came_to.raw,
+                facts=request.shown.facts,
+                task=task.name,
+                task_version=version,
+                model=model,
+                prompt=request.prompt,
+                night=night,
+                tokens_in=completion.tokens_in,
+                tokens_out=completion.tokens_out,
+                tokens_cached=completion.tokens_cached,
+                scores=request.shown.scores,
+                examples=request.shown.examples,
+                guardrail=rejection.guardrail if rejection else "",
+                figure=rejection.figure if rejection else None,
+                threshold=rejection.threshold if rejection else None,
+                samples=len(answers),
+                agreement=came_to.agreement,
+                attempts=completion.attempts,
+            )
         )
-        labels.append(_with_best(task, failed, answers, refused) if answers else failed)
     return labels
 
 
 def best(task: type[Task], answers: Sequence[Answer], refused: Mapping[str, Rejection | None]) -> Answer:
     """The answer to keep, the first of equals; `refused` says of each value which guardrail turns it down."""
+    if len(answers) == 1:
+        return answers[0]
     votes = {name: _votes(answers, name) for name in task.model_fields}
 
     def score(answer: Answer) -> tuple[bool, int, float]:
@@ -87,31 +110,25 @@ def best(task: type[Task], answers: Sequence[Answer], refused: Mapping[str, Reje
     return max(answers, key=score)
 
 
-def _with_best(
-    task: type[Task], label: Label, answers: Sequence[Answer], refused: Mapping[str, Rejection | None]
-) -> Label:
-    """The label with the best of its answers, accepted or rejected."""
+def _judged(task: type[Task], answers: Sequence[Answer], refused: Mapping[str, Rejection | None]) -> Outcome:
+    """The best answer, accepted or rejected."""
     kept = best(task, answers, refused)
-    agreement = _agreement(task, answers, kept)
-    label = replace(
-        label,
-        status="accepted",
-        value=kept.value,
-        raw=kept.sample.text,
-        agreement=agreement,
-        confidence=_confidence(task, kept.sample, agreement),
-    )
     rejection = refused[kept.value]
-    if rejection is None:
-        return label
-    return replace(
-        label,
-        status="rejected",
-        reason=str(rejection),
-        guardrail=rejection.guardrail,
-        figure=rejection.figure,
-        threshold=rejection.threshold,
+    agreement = _agreement(task, answers, kept)
+    return Outcome(
+        status="rejected" if rejection else "accepted",
+        raw=kept.sample.text,
+        reason=str(rejection) if rejection else "",
+        value=kept.value,
+        confidence=_confidence(kept, agreement),
+        agreement=agreement,
+        rejection=rejection,
     )
+
+
+def _said(completion: Completion) -> str:
+    """What the engine said where it gave no answer."""
+    return completion.samples[0].text if completion.samples else ""
 
 
 def _read(task: type[Task], completion: Completion) -> tuple[list[Answer], str]:
@@ -136,11 +153,10 @@ def _answer(task: type[Task], sample: Sample) -> Answer:
     if not sample.finished:
         raise InputError(f"truncated after {len(sample.pieces)} tokens" if sample.pieces else "truncated at its budget")
     said = task.parse(sample.text)
-    value_spans(task, sample.text)
-    return Answer(sample, said, said.to_json())
+    return Answer(sample, said, said.to_json(), value_spans(task, sample.text))
 
 
-def _rejections(
+def _refusals(
     requests: Sequence[Request], answers: Sequence[Sequence[Answer]], embedder: Embedder | None
 ) -> list[dict[str, Rejection | None]]:
     """For each request, which guardrail turns each value down; samples that say the same are checked once."""
@@ -165,16 +181,16 @@ def _agreement(task: type[Task], answers: Sequence[Answer], kept: Answer) -> dic
     return {name: round(share, 4) for name, share in shares.items()}
 
 
-def _confidence(task: type[Task], sample: Sample, agreement: Mapping[str, float]) -> dict[str, float]:
+def _confidence(kept: Answer, agreement: Mapping[str, float]) -> dict[str, float]:
     """By field, the value tokens' probability times the agreement, each where there is one; nothing where none is."""
-    if not sample.pieces:
+    if not kept.sample.pieces:
         return dict(agreement)
-    sure = field_confidence(task, sample.text, sample.pieces)
+    sure = confidence_at(kept.spans, kept.sample.pieces)
     return {name: round(share * agreement.get(name, 1.0), 4) for name, share in sure.items()}
 
 
-def _votes(answers: Sequence[Answer], field: str) -> Counter[str | frozenset[str]]:
-    return Counter(_field(answer.said, field) for answer in answers)
+def _votes(answers: Sequence[Answer], name: str) -> Counter[str | frozenset[str]]:
+    return Counter(_field(answer.said, name) for answer in answers)
 
 
 def _field(said: Task, name: str) -> str | frozenset[str]:
