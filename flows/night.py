@@ -24,6 +24,7 @@ from labels.services import stop_unused
 from labels.tables import open_table
 from labels.task import Task
 from labels.warehouse import Warehouse
+from teacher.log import check_columns
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ def check_inputs(settings: Settings) -> None:
     for name, path, columns in files:
         if not path:
             raise SettingsError(f"no {name} is named; wanted --{name} FILE, or {name}.path in the profile")
-        open_table(duckdb.connect(), Path(path), columns, f"the {name}")
+        open_table(duckdb.connect(), path, columns, f"the {name}")
+    check_columns(log.columns, log.min_sessions)
     if settings.gold.path:
         read_gold(Path(settings.gold.path), settings.gold.query, settings.task_class())

@@ -2,7 +2,9 @@
 
 import csv
 import difflib
+import glob
 import gzip
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,14 +21,43 @@ READERS = {
 }
 
 
-def open_table(
-    con: duckdb.DuckDBPyConnection, path: Path, columns: Mapping[str, str | None], what: str
-) -> duckdb.DuckDBPyRelation:
-    """A relation over the file with `columns` (our name -> the file's name; None leaves a column out).
+# JSON lines as text, with U+FFFD for half a surrogate pair (a log that cut an emoji in two). Escaped backslashes and
+# whole pairs are set aside first, under control characters that no JSON line may hold.
+MENDED = r"""(SELECT replace(replace(regexp_replace(regexp_replace(replace(line, '\\', chr(30)),
+        '\\u([dD][89abAB]..)\\u([dD][c-fC-F]..)', chr(29) || '\1' || chr(29) || '\2', 'g'),
+        '\\u[dD][89a-fA-F]..', '\\ufffd', 'g'), chr(29), '\u'), chr(30), '\\') AS line
+    FROM read_csv({path}, columns = {{'line': 'VARCHAR'}}, auto_detect = false, header = false, delim = chr(31), quote = '',
+        escape = '', max_line_size = 67108864) WHERE trim(line) <> '')"""
 
-    `what` ("the log") names the file in messages. Raises InputError where the file is missing, unreadable, of an
-    unknown kind or lacks a column.
+
+def open_table(
+    con: duckdb.DuckDBPyConnection, path: str | Path, columns: Mapping[str, str | None], what: str, repair: bool = False
+) -> duckdb.DuckDBPyRelation:
+    """A relation over the file or files with `columns` (our name -> the file's name; None leaves a column out).
+
+    `path` may be a pattern (`logs/2026-11-*.parquet`) of files of one kind; where a file has that very name it is meant.
+    `what` ("the log") names the file in messages. `repair` reads JSON lines as text and mends broken surrogate pairs,
+    which DuckDB refuses. Raises InputError where a file is missing, unreadable, of an unknown kind or lacks a column.
     """
+    found = _files(path, what)
+    kinds = {_kind(file, what) for file in found}
+    if len(kinds) > 1:
+        raise InputError(f"{what} {path} matches files of several kinds ({', '.join(sorted(kinds))}); wanted one kind")
+    parts = [_select(con, file, columns, what, repair) for file in found]
+    with reading(what, path):
+        return con.sql(" UNION ALL ".join(parts))
+
+
+def _files(path: str | Path, what: str) -> list[Path]:
+    if Path(path).exists() or not any(char in "*?[" for char in str(path)):
+        return [Path(path)]
+    found = [file for file in map(Path, sorted(glob.glob(str(path), recursive=True))) if file.is_file()]
+    if not found:
+        raise InputError(f"{what} {path}: no file matches; check the pattern")
+    return found
+
+
+def _kind(path: Path, what: str) -> str:
     kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
     if kind not in READERS:
         raise InputError(
@@ -34,26 +65,61 @@ def open_table(
         )
     if not path.is_file():
         raise InputError(f"{what} {path}: there is no such file; check the path")
+    return kind
+
+
+def _select(
+    con: duckdb.DuckDBPyConnection, path: Path, columns: Mapping[str, str | None], what: str, repair: bool
+) -> str:
+    """The SELECT that gives one file's columns by our names."""
     if not path.stat().st_size:
         raise InputError(f"{what} {path} is empty; wanted at least the columns {', '.join(_named(columns))}")
+    kind = _kind(path, what)
+    quoted = "'" + _literal(str(path)).replace("'", "''") + "'"
+    if repair and kind in (".jsonl", ".ndjson"):
+        return f"SELECT {_of_lines(columns)} FROM {MENDED.format(path=quoted)}"
     delim = _delimiter(path, _named(columns)) if kind == ".csv" else ""
-    source = READERS[kind].format(path="'" + _literal(str(path)).replace("'", "''") + "'", delim=delim)
-    with reading(what, path):
-        table = con.sql(f"SELECT * FROM {source}")
-    wanted = {ours: theirs for ours, theirs in columns.items() if theirs}
+    source = READERS[kind].format(path=quoted, delim=delim)
+    try:
+        with reading(what, path):
+            table = con.sql(f"SELECT * FROM {source}")
+    except InputError as error:
+        if is_surrogate(error) and not repair:
+            return _select(con, path, columns, what, repair=True)
+        raise
     types = dict(zip(table.columns, map(str, table.types), strict=True))
-    for ours, theirs in wanted.items():
-        if theirs not in table.columns:
+    taken = []
+    for ours, theirs in columns.items():
+        if theirs and theirs not in types:
             raise InputError(_no_column(what, path, ours, theirs, table.columns))
-    # Where JSON lines mix types, DuckDB gives JSON: `->>` takes the text without its quotes.
-    taken = {ours: f'"{_quoted(it)}"' + (" ->> '$'" if types[it] == "JSON" else "") for ours, it in wanted.items()}
-    return table.project(", ".join(f'{source} AS "{ours}"' for ours, source in taken.items()))
+        if theirs:
+            taken.append(f'{_value(theirs, types[theirs])} AS "{ours}"')
+    return f"SELECT {', '.join(taken)} FROM {source}"
+
+
+def is_surrogate(error: Exception) -> bool:
+    """Whether it was half a surrogate pair in a JSON string that DuckDB would not read: open the table with `repair`."""
+    return "surrogate in string" in str(error)
+
+
+def _value(name: str, kind: str) -> str:
+    column = f'"{_quoted(name)}"'
+    if kind == "JSON":  # where JSON lines mix types; `->>` takes the text without its quotes
+        return f"{column} ->> '$'"
+    return f"decode({column})" if kind == "BLOB" else column  # Parquet text written without saying that it is text
+
+
+def _of_lines(columns: Mapping[str, str | None]) -> str:
+    def key(name: str) -> str:
+        return "'/" + name.replace("~", "~0").replace("/", "~1").replace("'", "''") + "'"  # a JSON pointer, RFC 6901
+
+    return ", ".join(f'line ->> {key(theirs)} AS "{ours}"' for ours, theirs in columns.items() if theirs)
 
 
 class reading:
     """Turns DuckDB's errors inside the block into one InputError that names the file."""
 
-    def __init__(self, what: str, path: Path) -> None:
+    def __init__(self, what: str, path: str | Path) -> None:
         self.what, self.path = what, path
 
     def __enter__(self) -> None:
@@ -92,8 +158,8 @@ def _delimiter(path: Path, wanted: list[str]) -> str:
     try:
         with opened(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:
             header = file.readline(1 << 16)
-    except OSError:
-        return ""  # not gzip at all: DuckDB says so
+    except (OSError, EOFError, zlib.error):
+        return ""  # no gzip, or a broken one: DuckDB says so
     for delimiter in (",", "\t", ";", "|"):
         if set(wanted) <= {name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])}:
             only = "\x1f" if delimiter not in header else delimiter  # one column: every line is one value

@@ -84,12 +84,8 @@ class Warehouse:
         """Commit verdicts; durable when this returns (invariant 5)."""
         self._add("verdicts", [_row(verdict) for verdict in verdicts])
 
-    def set_queries(self, night: str, queries: pa.Table) -> None:
-        """Record the night's queries, columns as in QUERIES."""
-        write_parquet(self.queries_file(night), queries.cast(QUERIES))
-
     def queries_file(self, night: str) -> Path:
-        """Where a night's queries lie."""
+        """Where a night's queries lie, columns as in QUERIES; the log's reader writes it."""
         return self.folder / "queries" / f"{night}.parquet"
 
     def identities(self) -> set[str]:

@@ -1,95 +1,310 @@
-"""The query log: events to distinct queries with their traffic."""
+"""The query log: events to distinct queries with their traffic, in DuckDB, in bounded memory, masked of what is personal.
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+The file is read once (its times twice, where traffic decays) and grouped by text as typed. What follows works on the
+distinct texts: those of plain ASCII become queries in SQL, the others in Python, a batch at a time.
+"""
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 
-from labels.errors import InputError
+from labels.errors import InputError, SettingsError, StillhouseError
+from labels.files import fresh_folder, replacing
 from labels.normalise import MAX_QUERY_CHARS, normalise
 from labels.records import Band
-from labels.tables import open_table, reading
+from labels.tables import is_surrogate, open_table, reading
+from teacher.privacy import SUSPECT, mask, only_masks
 
-PERSONAL = r"\S+@\S+\.\S+|\+?\d(?:[ ().-]{0,3}\d){8,}"  # an e-mail address; nine digits or more: a phone, a card
+Columns = Mapping[str, str | None]
+
+MEMORY = 4 << 30  # bytes DuckDB may hold; beyond them it writes to the scratch folder
+BATCH = 1 << 16  # texts that are in Python's hands at a time
+MAX_COUNT = 1e12  # no row stands for more events
+CATEGORIES, CATEGORY_CHARS = 5, 80  # of what was converted: how many a query, how long each
+DAY = 86400.0
+
+REASONS = {
+    "miscounted": f"with a count not above 0, or above {MAX_COUNT:.0e}",
+    "empty": "empty",
+    "long": f"longer than {MAX_QUERY_CHARS} characters",
+    "personal": "nothing but personal",
+    "rare": "seen from too few sessions",
+}
+
+# `plain_form` is `normalise` for ASCII without control characters (a test proves them equal); `hard` are the texts that
+# Python is to judge: all others, and what may be personal.
+MACROS = rf"""
+    CREATE MACRO plain_form(text) AS lower(
+        CASE WHEN contains(text, '  ') OR starts_with(text, ' ') OR ends_with(text, ' ')
+        THEN trim(regexp_replace(text, ' +', ' ', 'g')) ELSE text END);
+    CREATE MACRO hard(text) AS strlen(text) <> length(text) OR regexp_matches(text, '[\x00-\x1f\x7f]|{SUSPECT}');
+"""
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """Distinct queries, most frequent first (columns query, traffic), and what the log held."""
+    """What a log held: `rows` = `kept` + all of `dropped` (rows by reason); `masked` are those kept with a mask.
 
-    queries: pa.Table
-    rows: int
-    dropped_empty: int
-    dropped_long: int
-    dropped_personal: int
-
-    def counts(self) -> dict[str, int]:
-        """Rows in, rows dropped by reason, distinct queries out."""
-        counts = {name: value for name, value in asdict(self).items() if name != "queries"}
-        return counts | {"queries": self.queries.num_rows}
-
-
-def ingest(path: Path, columns: Mapping[str, str | None], half_life_days: float | None = None) -> Ingested:
-    """Read a log file into distinct queries in normal form with their traffic.
-
-    `columns` maps query, time and count to the file's own columns (time and count may be None: a row is one event).
-    With a time column and `half_life_days`, an event's weight halves every so many days before the log's last one.
-    Raises InputError for an unusable log, or one without a single usable query.
+    `sizes` and `traffic` give the distinct queries and their traffic by band.
     """
-    con = duckdb.connect()
-    decayed = half_life_days if columns.get("time") else None
-    log = open_table(con, path, columns, "the log")
-    with reading("the log", path):
-        log.create_view("log")
-        con.execute(f"CREATE TEMP TABLE typed AS SELECT {_measures(columns, decayed)} FROM log GROUP BY text")
-        huge, rows = con.execute(
-            f"""SELECT coalesce(sum(rows) FILTER (length(text) > {MAX_QUERY_CHARS}), 0), coalesce(sum(rows), 0)
-                FROM typed"""
-        ).fetchall()[0]
-        kept = con.sql(
-            f"""SELECT coalesce(text, '') AS text, rows, weight FROM typed
-                WHERE text IS NULL OR length(text) <= {MAX_QUERY_CHARS}"""
-        ).to_arrow_table()
+
+    rows: int
+    kept: int
+    masked: int
+    dropped: dict[str, int]
+    sizes: dict[Band, int]
+    traffic: dict[Band, float]
+
+    @property
+    def queries(self) -> int:
+        """Distinct queries."""
+        return sum(self.sizes.values())
+
+
+def ingest(
+    path: str | Path,
+    columns: Columns,
+    out: Path,
+    scratch: Path,
+    night: str = "",
+    half_life_days: float | None = None,
+    min_sessions: int = 1,
+    head_share: float = 0.98,
+) -> Ingested:
+    """Read the log's file or files into `out`, the night's distinct queries (labels.warehouse.QUERIES), most traffic first.
+
+    `columns` maps query, time, count, session and converted to the file's own columns; all but query may be None. A
+    row is one event, or as many as its count says. With a time column and `half_life_days`, an event's weight halves
+    every so many days before the log's last one. With `min_sessions` above 1, queries from fewer distinct sessions are
+    dropped. The head is what covers `head_share` of all traffic; the torso covers half of the rest.
+
+    `scratch` is emptied and, at the end, removed. Raises InputError for an unusable log, or one without a usable query,
+    SettingsError as `check_columns` does; `out` is written whole or not at all.
+    """
+    check_columns(columns, min_sessions)
+    used = dict(columns) | ({} if half_life_days else {"time": None}) | ({} if min_sessions > 1 else {"session": None})
+    with reading("the log", path), _database(scratch) as con:
+        rows = _group_texts(con, path, used, half_life_days)
+        _judge_texts(con)
+        _group_queries(con, min_sessions if used.get("session") else 1)
+        if used.get("converted"):
+            _group_conversions(con)
+        con.execute("DROP TABLE events")
+        kept, masked, dropped, traffic = _fates(con, path, rows, min_sessions)
+        with replacing(out) as unfinished:
+            bands = _write(con, unfinished, night, traffic, head_share)
+    sizes: dict[Band, int] = {band: bands.get(band, (0, 0.0))[0] for band in get_args(Band)}
+    shares: dict[Band, float] = {band: bands.get(band, (0, 0.0))[1] for band in get_args(Band)}
+    return Ingested(rows, kept, masked, dropped, sizes, shares)
+
+
+def check_columns(columns: Columns, min_sessions: int) -> None:
+    """Raise SettingsError where queries from few sessions are to be kept out and no column tells the sessions."""
+    if min_sessions > 1 and not columns.get("session"):
+        raise SettingsError(
+            f"log.min_sessions = {min_sessions} needs the sessions; name their column: --set log.session=COLUMN"
+        )
+
+
+@contextmanager
+def _database(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """DuckDB in memory, up to a limit. What it must put on disk is enciphered, for the owner alone, and removed."""
+    fresh_folder(scratch).chmod(0o700)
+    memory = min(MEMORY, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    con = duckdb.connect(config={"temp_directory": str(scratch), "memory_limit": f"{memory >> 20}MiB"})
+    # DuckDB's better cipher is an extension that it downloads; the one it carries has poorer random numbers.
+    con.execute(f"SET TimeZone = 'UTC'; SET force_mbedtls_unsafe = true; SET temp_file_encryption = true; {MACROS}")
+    try:
+        yield con
+    except duckdb.Error as error:
+        if "No space left" in str(error) or "max_temp_directory_size" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch)) from error
+        raise
+    finally:
+        con.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _group_texts(con: duckdb.DuckDBPyConnection, path: str | Path, columns: Columns, half_life: float | None) -> int:
+    """Make `events`: each text as typed (and its session and category, where asked for) with rows and weight."""
+    for mended in (False, True):
+        open_table(con, path, columns, "the log", repair=mended).create_view("log", replace=True)
+        try:
+            decay = _decay(con, columns, half_life) if half_life and columns.get("time") else "1.0"
+            con.execute(f"CREATE TABLE events AS {_grouping(columns, decay)}")
+            break
+        except duckdb.ConversionException:
+            _explain(con, columns)
+            raise
+        except duckdb.Error as error:
+            if mended or not is_surrogate(error):
+                raise
+    [(rows,)] = con.execute("SELECT coalesce(sum(rows), 0)::BIGINT FROM events").fetchall()
     if not rows:
         raise InputError(f"the log {path} is empty; wanted at least one row")
-    # What to drop is judged in the normal form: full-width digits are a phone number too, a tab is no query.
-    normal = pa.array([normalise(text) for text in kept["text"].to_pylist()], pa.string())
-    con.register("normal", pa.table({"query": normal, "rows": kept["rows"], "weight": kept["weight"]}))
-    con.execute(
-        f"""CREATE TEMP TABLE judged AS SELECT *, CASE WHEN query = '' THEN 'empty'
-                WHEN length(query) > {MAX_QUERY_CHARS} THEN 'long'
-                WHEN regexp_matches(query, ?) THEN 'personal' ELSE 'usable' END AS fate FROM normal""",
-        [PERSONAL],
-    )
-    by_fate = dict(con.execute("SELECT fate, sum(rows) FROM judged GROUP BY fate").fetchall())
-    queries = con.sql(
-        """SELECT query, sum(weight) AS traffic FROM judged WHERE fate = 'usable'
-           GROUP BY query ORDER BY traffic DESC, query"""
-    ).to_arrow_table()
-    empty, long, personal = (int(by_fate.get(fate, 0)) for fate in ("empty", "long", "personal"))
-    if not queries.num_rows:
-        raise InputError(f"the log {path} holds no usable query: {rows} rows, all empty, too long or personal")
-    return Ingested(queries, int(rows), empty, long + int(huge), personal)
+    return int(rows)
 
 
-def bands(traffic: np.ndarray, head_share: float) -> list[Band]:
-    """Head, torso or tail for each query, most frequent first.
-
-    The head is what covers `head_share` of all traffic; the torso covers half of the rest; the tail is all else.
-    """
-    before = (np.cumsum(traffic) - traffic) / traffic.sum()
-    torso_share = head_share + (1 - head_share) / 2
-    return ["head" if share < head_share else "torso" if share < torso_share else "tail" for share in before]
-
-
-def _measures(columns: Mapping[str, str | None], half_life_days: float | None) -> str:
-    """A row without a count is one event; one without a time is as old as the log's first."""
+def _grouping(columns: Columns, decay: str) -> str:
     count = "coalesce(CAST(count AS DOUBLE), 1.0)" if columns.get("count") else "1.0"
-    if half_life_days:
-        first, last = (f"(SELECT {which}(CAST(time AS TIMESTAMP)) FROM log)" for which in ("min", "max"))
-        age = f"date_diff('second', coalesce(CAST(time AS TIMESTAMP), {first}), {last}) / 86400.0"
-        count = f"{count} * coalesce(pow(0.5, {age} / {float(half_life_days)}), 1.0)"
-    return f"CAST(query AS VARCHAR) AS text, count(*) AS rows, CAST(sum({count}) AS DOUBLE) AS weight"
+    keys = [
+        f"CASE WHEN strlen(query) <= {MAX_QUERY_CHARS} THEN query ELSE left(query, {MAX_QUERY_CHARS + 1}) END AS text"
+    ]
+    keys += [f"{count} > 0 AND {count} <= {MAX_COUNT} AS counted" if columns.get("count") else "true AS counted"]
+    if columns.get("session"):  # 64 bits are enough to tell sessions apart, and say nothing of them
+        keys += ["CASE WHEN CAST(session AS VARCHAR) <> '' THEN hash(session) END AS session"]
+    if columns.get("converted"):
+        keys += [f"left(CAST(converted AS VARCHAR), {4 * CATEGORY_CHARS}) AS category"]
+    return f"""SELECT {", ".join(keys)}, count(*) AS rows, CAST(sum({count} * {decay}) AS DOUBLE) AS weight
+        FROM (SELECT * REPLACE (CAST(query AS VARCHAR) AS query) FROM log) GROUP BY ALL"""
+
+
+def _decay(con: duckdb.DuckDBPyConnection, columns: Columns, half_life_days: float | None) -> str:
+    """An event's weight by its age, in SQL. One without a time is as old as the log's first."""
+    [(first, last, shown)] = con.execute(
+        "SELECT epoch(min(t)), epoch(max(t)), CAST(max(t) AS VARCHAR) FROM (SELECT CAST(time AS TIMESTAMP) AS t FROM log)"
+    ).fetchall()
+    if shown is None:
+        return "1.0"
+    if first is None or last is None or last > time.time() + DAY:
+        raise InputError(
+            f"the log's column {columns['time']!r} holds {shown if first is not None else '-infinity'}; wanted times that "
+            "have been: an event's weight is reckoned back from the last one"
+        )
+    return (
+        f"pow(0.5, ({last} - coalesce(epoch(CAST(time AS TIMESTAMP)), {first})) / {DAY * float(half_life_days or 1)})"
+    )
+
+
+def _explain(con: duckdb.DuckDBPyConnection, columns: Columns) -> None:
+    """Raise InputError for the first value that is no time or no count."""
+    for name, kind, wanted in (("time", "TIMESTAMP", "2026-11-21 09:20:28"), ("count", "DOUBLE", "3")):
+        if columns.get(name):
+            found = con.execute(
+                f"""SELECT left(CAST({name} AS VARCHAR), 40) FROM log
+                    WHERE {name} IS NOT NULL AND TRY_CAST({name} AS {kind}) IS NULL LIMIT 1"""
+            ).fetchone()
+            if found:
+                raise InputError(
+                    f"the log's column {columns[name]!r} holds {found[0]!r}, which is no {name}; wanted such as {wanted}"
+                )
+
+
+def _judge_texts(con: duckdb.DuckDBPyConnection) -> None:
+    """Make `forms`: the query, fate and mask of each text that SQL can't judge; and over it the view `judged`."""
+    con.execute("CREATE TABLE forms (text VARCHAR, form VARCHAR, reason VARCHAR, masked BOOLEAN)")
+    hard = f"SELECT DISTINCT text FROM events WHERE hard(text) AND length(text) <= {MAX_QUERY_CHARS}"
+    _through_python(con, hard, judge, "forms")
+    con.execute(
+        f"""CREATE VIEW judged AS SELECT * EXCLUDE (text, counted, reason, form),
+                CASE WHEN NOT counted THEN 'miscounted' WHEN length(text) > {MAX_QUERY_CHARS} THEN 'long'
+                    WHEN reason IS NOT NULL THEN reason WHEN form = '' THEN 'empty' END AS fate,
+                CASE WHEN fate IS NULL THEN form END AS query
+            FROM (SELECT events.*, coalesce(form, plain_form(events.text), '') AS form, reason, masked
+                FROM events LEFT JOIN forms ON events.text = forms.text)"""
+    )
+
+
+def judge(text: str) -> tuple[str, str | None, bool]:
+    """A text's query, why it is dropped (None where it is kept), and whether something in it was masked."""
+    query = normalise(text)
+    if len(query) > MAX_QUERY_CHARS:
+        return "", "long", False
+    query, kinds = mask(query)
+    if kinds and only_masks(query):
+        return "", "personal", False
+    return (query, None, bool(kinds)) if len(query) <= MAX_QUERY_CHARS else ("", "long", False)
+
+
+def _through_python(
+    con: duckdb.DuckDBPyConnection, texts: str, function: Callable[[str], tuple[object, ...]], table: str
+) -> None:
+    """Append each text and what `function` makes of it to `table`."""
+    names = [name for name, *_ in con.execute(f"DESCRIBE {table}").fetchall()]
+    with con.cursor() as cursor:
+        for batch in cursor.sql(texts).to_arrow_reader(BATCH):
+            made = zip(*map(function, batch.column(0).to_pylist()), strict=True)
+            con.register("batch", pa.table([batch.column(0), *map(pa.array, made)], names))
+            con.execute(f"INSERT INTO {table} SELECT * FROM batch")
+
+
+def _group_queries(con: duckdb.DuckDBPyConnection, min_sessions: int) -> None:
+    """Make `queries`: each query with its rows and traffic; and, by fate and without their text, those dropped."""
+    rare = f"WHEN count(DISTINCT session) < {min_sessions} THEN 'rare'" if min_sessions > 1 else ""
+    con.execute(
+        f"""CREATE TABLE queries AS SELECT query, CASE WHEN fate IS NOT NULL THEN fate {rare} END AS fate,
+                sum(rows) AS rows, coalesce(sum(rows) FILTER (masked), 0) AS masked, sum(weight) AS traffic
+            FROM judged GROUP BY query, judged.fate"""
+    )
+
+
+def _group_conversions(con: duckdb.DuckDBPyConnection) -> None:
+    """Make `conversions`: each query's categories of what was clicked or bought after it, the most frequent first."""
+    con.execute("CREATE TABLE categories (category VARCHAR, name VARCHAR)")
+    _through_python(
+        con,
+        "SELECT DISTINCT category FROM events WHERE category IS NOT NULL",
+        lambda text: (normalise(text)[:CATEGORY_CHARS].strip(),),
+        "categories",
+    )
+    con.execute(
+        f"""CREATE TABLE conversions AS
+            SELECT query, list({{'category': name, 'weight': weight}} ORDER BY weight DESC, name) AS converted
+            FROM (SELECT query, name, sum(weight) AS weight FROM judged JOIN categories USING (category)
+                WHERE fate IS NULL AND name <> '' GROUP BY query, name
+                QUALIFY row_number() OVER (PARTITION BY query ORDER BY sum(weight) DESC, name) <= {CATEGORIES})
+            GROUP BY query"""
+    )
+
+
+def _fates(
+    con: duckdb.DuckDBPyConnection, path: str | Path, rows: int, min_sessions: int
+) -> tuple[int, int, dict[str, int], float]:
+    """Rows kept, rows masked, rows dropped by reason, traffic kept. Raises where rows are lost or none is kept."""
+    found = con.execute("SELECT fate, sum(rows), sum(masked), sum(traffic) FROM queries GROUP BY fate").fetchall()
+    dropped = {fate: int(count) for fate, count, *_ in sorted(found, key=str) if fate}
+    kept, masked, traffic = next((row[1:] for row in found if row[0] is None), (0, 0, 0.0))
+    if rows != kept + sum(dropped.values()):
+        raise StillhouseError(
+            f"the log's rows differ from those judged, which must never be: {rows}, {kept}, {dropped}"
+        )
+    if not kept:
+        reasons = ", ".join(f"{count} {REASONS[fate]}" for fate, count in dropped.items())
+        raise InputError(f"the log {path} holds no usable query: {rows} rows, {reasons}")
+    return int(kept), int(masked), dropped, traffic
+
+
+def _write(
+    con: duckdb.DuckDBPyConnection, out: Path, night: str, traffic: float, head_share: float
+) -> dict[Band, tuple[int, float]]:
+    """Write the queries, most traffic first; returns queries and traffic by band."""
+    torso_share = head_share + (1 - head_share) / 2
+    made = con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'conversions'").fetchone() == (1,)
+    converted = "converted" if made else "NULL::STRUCT(category VARCHAR, weight DOUBLE)[] AS converted"
+    joined = "LEFT JOIN conversions USING (query)" if made else ""
+    # The window is over the rows as they are sorted, so it needs no second sort and holds no rows.
+    con.execute(
+        f"""COPY (SELECT query, traffic, converted, {_literal(night)} AS night, CASE WHEN before < {head_share} THEN 'head'
+                    WHEN before < {torso_share} THEN 'torso' ELSE 'tail' END AS band
+                FROM (SELECT *, (sum(traffic) OVER (ROWS UNBOUNDED PRECEDING) - traffic) / {traffic!r} AS before
+                    FROM (SELECT query, traffic, {converted} FROM queries {joined} WHERE fate IS NULL
+                        ORDER BY traffic DESC, query)))
+            TO {_literal(str(out))} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"""
+    )
+    bands = con.execute(
+        f"SELECT band, count(*), sum(traffic) FROM read_parquet({_literal(str(out))}) GROUP BY band"
+    ).fetchall()
+    return {band: (count, traffic) for band, count, traffic in bands}
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

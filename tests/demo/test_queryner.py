@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import pyarrow.parquet as pq
 import pytest
 
 from demo.queryner import collapse, held_out, spans, write_gold
@@ -112,10 +113,10 @@ def test_the_command_says_what_it_wrote_and_fails_in_one_line(tmp_path):
 def test_real_queryner_makes_gold_of_a_fifth_of_its_queries_and_reads_as_a_log(tmp_path):
     counts = write_gold(REAL, tmp_path)
     gold = read_gold(tmp_path / "gold.jsonl", "query", SemanticRoles)
-    log = ingest(REAL, QUERY)
+    log = ingest(REAL, QUERY, tmp_path / "queries.parquet", tmp_path / "scratch")
     assert log.rows == 7841
-    asked = set(log.queries["query"].to_pylist())
-    assert counts.queries == len(asked) + log.dropped_personal + log.dropped_long
+    asked = set(pq.read_table(tmp_path / "queries.parquet")["query"].to_pylist())
+    assert counts.queries == len(asked) == log.queries, log.dropped
     assert len(gold) == counts.gold
     assert 0.18 < counts.gold / counts.queries < 0.22
     assert len(set(gold) & asked) > 0.99 * len(gold)

@@ -89,6 +89,16 @@ def test_a_wrong_column_with_the_nearest_one_and_the_setting_to_use(house):
     assert "--set log.query=COLUMN" in message
 
 
+def test_sessions_wanted_without_their_column(house):
+    message = refused(house, "--set", "log.min_sessions=5")
+    assert "log.min_sessions = 5 needs the sessions; name their column: --set log.session=COLUMN" in message
+
+
+def test_a_pattern_that_no_log_matches(house):
+    assert "the log" in refused(house, log="2026-*.csv")
+    assert "no file matches; check the pattern" in refused(house, log="2026-*.csv")
+
+
 def test_an_empty_log(house):
     (house / "log.csv").write_text("")
     assert "is empty; wanted at least the columns query" in refused(house)
@@ -133,7 +143,10 @@ def test_a_second_night_while_one_holds_the_folder(house):
     ("rows", "says"),
     [
         ([], "is empty; wanted at least one row"),
-        (["", "  ", "a" * 300, "jo@example.com"], "holds no usable query: 4 rows, all empty, too long or personal"),
+        (
+            ["", "  ", "a" * 300, "jo@example.com"],
+            "holds no usable query: 4 rows, 2 empty, 1 longer than .* 1 nothing but personal",
+        ),
     ],
 )
 def test_a_log_without_a_usable_query_ends_the_night_at_ingest(house, rows, says):

@@ -123,3 +123,70 @@ def test_a_name_is_a_name_and_no_pattern(tmp_path, name):
 def test_a_columns_name_is_a_name_and_no_sql(tmp_path):
     path = write(tmp_path / "log.csv", 'id,"q"" FROM x; --"\n1,milk\n')
     assert rows(path, {"query": 'q" FROM x; --'}) == [("milk",)]
+
+
+def test_a_pattern_is_every_file_it_matches_each_with_its_own_delimiter_order_and_types(tmp_path):
+    write(tmp_path / "day-1.csv", "query,n\nmilk,1\n")
+    write(tmp_path / "day-2.csv", "n;query\n2;tea\n")
+    write(tmp_path / "day-3.csv.gz", gzip.compress(b"query|n\njam|3\n"))
+    write(tmp_path / ".day-4.csv", "half written")
+    columns = {"query": "query", "count": "n"}
+    assert rows(tmp_path / "day-*", columns) == [("milk", "1"), ("tea", "2"), ("jam", "3")]
+    assert rows(str(tmp_path / "day-[12].csv"), columns) == [("milk", "1"), ("tea", "2")]
+    for name, count in (("a", 1), ("b", 2.5)):
+        pq.write_table(pa.table({"n": [count], "query": [name]}), tmp_path / f"{name}.parquet")
+    assert rows(tmp_path / "?.parquet", columns) == [("a", 1.0), ("b", 2.5)]  # 2.5 is not cut to the first file's type
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    write(tmp_path / "deep" / "er" / "log.jsonl", '{"query": "salt", "n": 4}\n')
+    assert rows(tmp_path / "**" / "*.jsonl", columns) == [("salt", 4)]
+
+
+def test_a_pattern_of_no_files_of_several_kinds_or_with_one_unfit_file_is_said_plainly(tmp_path):
+    write(tmp_path / "a.csv", "query\nmilk\n")
+    write(tmp_path / "b.csv", "qery\ntea\n")
+    write(tmp_path / "a.jsonl", '{"query": "milk"}\n')
+    assert refused(tmp_path / "x*.csv") == f"the log {tmp_path}/x*.csv: no file matches; check the pattern"
+    assert "files of several kinds (.csv, .jsonl); wanted one kind" in refused(tmp_path / "a.*")
+    assert f"the log {tmp_path}/b.csv has no column 'query'; did you mean 'qery'?" in refused(tmp_path / "*.csv")
+    write(tmp_path / "b.csv", "")
+    assert f"the log {tmp_path}/b.csv is empty" in refused(tmp_path / "*.csv")
+
+
+def test_a_file_with_the_patterns_own_name_is_that_file(tmp_path):
+    write(tmp_path / "l1.csv", "query\nanother\n")
+    assert rows(write(tmp_path / "l[1].csv", "query\nmilk\n"), {"query": "query"}) == [("milk",)]
+    (tmp_path / "l[1].csv").unlink()
+    assert rows(tmp_path / "l[1].csv", {"query": "query"}) == [("another",)]
+
+
+def test_parquet_text_that_is_not_marked_as_text_is_read_as_text(tmp_path):
+    pq.write_table(pa.table({"query": pa.array(["café".encode()], pa.binary())}), tmp_path / "log.parquet")
+    assert rows(tmp_path / "log.parquet", {"query": "query"}) == [("café",)]
+    pq.write_table(pa.table({"query": pa.array([b"caf\xe9"], pa.binary())}), tmp_path / "log.parquet")
+    assert "iconv" in refused(tmp_path / "log.parquet")
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
+@pytest.mark.parametrize("missing", [4, 1_000])
+def test_a_truncated_gzip_is_one_clear_error(tmp_path, name, missing):
+    line = "{},1\n" if name == "log.csv" else '{{"query": "{}"}}\n'
+    text = "query,n\n" * (name == "log.csv") + "".join(line.format(number * 7919) for number in range(5_000))
+    path = write(tmp_path / f"{name}.gz", gzip.compress(text.encode())[:-missing])
+    assert "can't be read: IO Error: Unexpected end of GZIP stream" in refused(path)
+
+
+def test_half_a_surrogate_pair_in_json_lines_is_mended_and_all_else_left(tmp_path):
+    texts = [
+        "a\ud83d",
+        "\N{GRINNING FACE}",
+        "\\ud800",
+        "\\\ud800x",
+        "\ud800\N{GRINNING FACE}",
+        'say "\u00e9"',
+        "a/b~c",
+        "\0\x1f",
+    ]
+    path = write(tmp_path / "log.jsonl", "".join(json.dumps({"a/b~'c": text, "n": 1}) + "\n" for text in texts) + "\n")
+    assert [row for (row,) in rows(path, {"query": "a/b~'c"})] == [
+        text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace") for text in texts
+    ]

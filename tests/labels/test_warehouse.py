@@ -3,9 +3,10 @@ import threading
 import pyarrow as pa
 import pytest
 
+from labels.files import write_parquet
 from labels.records import label_identity, now
 from labels.semantic_roles import SemanticRoles
-from labels.warehouse import Warehouse
+from labels.warehouse import QUERIES, Warehouse
 from tests.labels.shop import label, verdict
 from tests.labels.test_task import Outfit
 
@@ -60,13 +61,16 @@ def test_a_correction_in_the_same_breath_is_later(house):
     assert len(set(moments)) > 1
 
 
-def test_a_nights_queries_are_set_and_set_again(house):
+def test_the_queries_of_all_nights_are_one_view_and_those_of_an_earlier_version_have_no_conversions(house):
     columns = {"query": ["milk", "tea"], "traffic": [2.0, 1.0], "night": ["n1", "n1"], "band": ["head", "tail"]}
-    house.set_queries("n1", pa.table(columns))
-    house.set_queries("n1", pa.table(columns))
-    house.set_queries("n2", pa.table(columns | {"night": ["n2", "n2"]}))
+    write_parquet(house.queries_file("n1"), pa.table(columns))
+    bought = [[{"category": "dairy", "weight": 2.0}], None]
+    later = pa.table(columns | {"night": ["n2", "n2"], "converted": bought})
+    write_parquet(house.queries_file("n2"), later.select(QUERIES.names).cast(QUERIES))
     rows = house.connect().execute("SELECT night, sum(traffic) FROM queries GROUP BY night ORDER BY night").fetchall()
     assert rows == [("n1", 3.0), ("n2", 3.0)]
+    kept = house.connect().execute("SELECT night, converted FROM queries WHERE query = 'milk' ORDER BY night").fetchall()
+    assert kept == [("n1", None), ("n2", bought[0])]
 
 
 def test_readers_see_whole_chunks_only_while_a_writer_adds(house):
