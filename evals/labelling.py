@@ -13,9 +13,10 @@ from labels.normalise import MAX_QUERY_CHARS
 from labels.records import Label
 
 DROPPED = {
-    "dropped_empty": "empty, or nothing but white space",
+    "dropped_miscounted": "counted wrongly: not above 0, or beyond all reason",
+    "dropped_empty": "empty",
     "dropped_long": f"longer than {MAX_QUERY_CHARS} characters",
-    "dropped_personal": "personal (an e-mail address, a telephone or card number)",
+    "dropped_personal": "nothing but personal data",
     "dropped_rare": "asked in too few different sessions",
 }
 BANDS = ("head", "torso", "tail")

@@ -10,7 +10,6 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import accumulate
 
 from labels.task import Task
 
@@ -26,18 +25,27 @@ def field_confidence(task: type[Task], text: str, pieces: Sequence[Piece]) -> di
     `text` is the model's answer, JSON of `task`; `pieces` spell it token by token. Raises ValueError where the fields
     do not stand in the task's order.
     """
-    return confidence_at(value_spans(task, text), pieces)
+    return confidence_at(value_spans(task, text), text, pieces)
 
 
-def confidence_at(spans: Mapping[str, tuple[int, int]], pieces: Sequence[Piece]) -> dict[str, float]:
+def confidence_at(spans: Mapping[str, tuple[int, int]], text: str, pieces: Sequence[Piece]) -> dict[str, float]:
     """The same, where `spans` (of `value_spans`) say where each value stands; a value no token touches is 0 sure."""
-    ends = list(accumulate(len(piece) for piece, _ in pieces))
-    starts = [0, *ends[:-1]]
+    starts, ends = _places(text, pieces)
     result = {}
     for name, (start, end) in spans.items():
         touching = [logprob for _, logprob in pieces[bisect_right(ends, start) : bisect_left(starts, end)]]
         result[name] = round(math.exp(sum(touching) / len(touching)), 4) if touching else 0.0
     return result
+
+
+def _places(text: str, pieces: Sequence[Piece]) -> tuple[list[int], list[int]]:
+    """Where each token starts and ends in `text`. One that is not there, a special token say, takes no room."""
+    starts, ends, place = [], [], 0
+    for piece, _ in pieces:
+        starts.append(place)
+        place += len(piece) if text.startswith(piece, place) else 0
+        ends.append(place)
+    return starts, ends
 
 
 def value_spans(task: type[Task], text: str) -> dict[str, tuple[int, int]]:

@@ -185,7 +185,7 @@ def _confidence(kept: Answer, agreement: Mapping[str, float]) -> dict[str, float
     """By field, the value tokens' probability times the agreement, each where there is one; nothing where none is."""
     if not kept.sample.pieces:
         return dict(agreement)
-    sure = confidence_at(kept.spans, kept.sample.pieces)
+    sure = confidence_at(kept.spans, kept.sample.text, kept.sample.pieces)
     return {name: round(share * agreement.get(name, 1.0), 4) for name, share in sure.items()}
 
 

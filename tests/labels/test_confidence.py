@@ -85,3 +85,15 @@ def test_fields_in_another_order_are_an_error_that_says_so():
     text = '{"brand":"northwind","product":"milk","attributes":[]}'
     with pytest.raises(ValueError, match="in the order product, brand, attributes; brand is not in its place"):
         value_spans(SemanticRoles, text)
+
+
+def test_special_tokens_that_are_no_part_of_the_text_do_not_shift_what_follows():
+    pieces = [
+        ('{"product":"', FORCED), ("oat", math.log(0.9)), ("<|assistant|>", math.log(0.1)), (" milk", math.log(0.9)),
+        ('","brand":"', FORCED), ("arla", math.log(0.5)), ('","attributes":["', FORCED), ("1 l", math.log(0.7)),
+        ('"]}', FORCED), ("<|eot_id|>", FORCED),
+    ]  # fmt: skip
+    text = "".join(piece for piece, _ in pieces if "|" not in piece)
+    found = field_confidence(SemanticRoles, text, pieces)
+    assert (found["brand"], found["attributes"]) == (0.5, 0.7)
+    assert found["product"] == pytest.approx((0.9 * 0.1 * 0.9) ** (1 / 3), abs=1e-4)  # it was drawn within the value
