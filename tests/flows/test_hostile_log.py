@@ -1,7 +1,6 @@
 """What strangers type, through the real teacher: the small demo's log holds such rows (see conftest.HOSTILE)."""
 
 import json
-import re
 
 import pytest
 
@@ -14,16 +13,22 @@ pytestmark = pytest.mark.timeout(1500)
 
 
 def test_every_row_is_counted_as_dropped_or_labelled(night):
-    rows, dropped, queries = re.search(
-        r"^  ([\d,]+) rows, ([\d,]+) dropped, ([\d,]+) distinct", night.said, re.M
-    ).groups()
-    assert int(rows.replace(",", "")) == ROWS + len(HOSTILE)
-    assert int(dropped) == sum(fate != "labelled" for fate in HOSTILE.values()) == 3
-    assert int(queries.replace(",", "")) == night.summaries()[-1]["queries"]
+    log = night.summaries()[-1]["log"]
+    assert log["rows"] == ROWS + len(HOSTILE)
+    assert (log["dropped_empty"], log["dropped_long"], log["dropped_personal"], log["masked"]) == (1, 1, 1, 1)
+    assert f"  {log['rows']:,} rows, 3 dropped, {log['queries']:,} distinct queries\n" in night.said
+    assert log["queries"] == night.summaries()[-1]["queries"]
     held = {query for (query,) in night.sql("SELECT query FROM labels")}
     assert {query for query in HOSTILE if normalise(query) in held} == {
         query for query, fate in HOSTILE.items() if fate == "labelled"
     }
+    assert "send it to (email)" in held
+
+
+def test_what_is_personal_is_nowhere_in_the_work_folder(night):
+    held = [path for path in night.work.rglob("*") if path.is_file() and path.parent.name != "shop"]
+    assert len(held) > 10
+    assert [path for path in held if b"jo.doe" in path.read_bytes()] == []
 
 
 def test_a_query_that_is_an_instruction_is_labelled_as_data_like_any_other(night):

@@ -11,9 +11,10 @@ import pytest
 from demo.settings import demo_settings
 from flows.settings import ROOT
 from labels.warehouse import Warehouse
-from teacher.label import CHUNK
+from teacher.label import AT_RISK, COMMIT
 from tests.evals.test_report import open_in_browser
 from tests.flows.command import OPEN_GATE, environment, error_of, processes_of, stillhouse
+from tests.flows.conftest import HOSTILE, ROWS
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -21,8 +22,33 @@ KEYS = {
     "queries", "labelled", "rejected", "failed", "asked_teacher", "teacher", "student", "lookup", "head_entries",
     "head_traffic_share", "release", "seconds",
 }  # fmt: skip
-STAGES = ["ingest", "retrieve", "label", "sample", "judge", "train", "evaluate", "gate", "publish", "look up", "report"]
-COMMANDS = ["night", "demo", "lookup", "serve", "labels", "schedule", "report", "releases", "rollback", "doctor"]
+STAGES = [
+    "ingest",
+    "retrieve",
+    "label",
+    "sample",
+    "judge",
+    "calibrate",
+    "train",
+    "evaluate",
+    "gate",
+    "publish",
+    "look up",
+    "report",
+]
+COMMANDS = [
+    "night",
+    "label",
+    "demo",
+    "lookup",
+    "serve",
+    "labels",
+    "schedule",
+    "report",
+    "releases",
+    "rollback",
+    "doctor",
+]
 
 
 def labels_of(work):
@@ -36,21 +62,28 @@ def test_a_night_killed_at_five_stages_ends_with_the_labels_of_one_that_was_not(
     assert list(night.killed) == ["label", "train", "evaluate", "publish", "report"]
     for stage, said in night.killed.items():
         assert [line for line in said.splitlines() if line in STAGES][-1] == stage, said
-    assert labels_of(night.work) == labels_of(night.reference)
+    ours, reference = labels_of(night.work), labels_of(night.reference)
+    assert ours.keys() == reference.keys()
+    # A kill changes which queries share the engine's batches, and a batch may round another way: see the flip rate.
+    same = sum(ours[identity] == reference[identity] for identity in ours)
+    assert same >= 0.99 * len(ours)
 
 
 def test_each_query_has_one_label_and_no_label_comes_twice(night):
     rows, identities, queries = night.sql(
         "SELECT count(*), count(DISTINCT identity), count(DISTINCT query) FROM labels"
     )[0]
-    assert rows == identities == queries > CHUNK
+    assert rows == identities == queries > 2 * COMMIT
 
 
-def test_a_kill_costs_at_most_the_chunk_in_flight(night):
-    assert night.labelled["label"] == [CHUNK]
+def test_a_kill_costs_at_most_what_was_in_flight(night):
     total = night.sql("SELECT count(*) FROM labels")[0][0]
-    assert night.labelled["train"] == [CHUNK, total - CHUNK]
-    assert f"asked the teacher {total - CHUNK:,}\n" in night.killed["train"]
+    kept = night.labelled["label"]
+    assert set(kept) == {COMMIT}
+    assert night.labelled["train"][: len(kept)] == kept
+    assert sum(night.labelled["train"]) == total
+    assert all(rows <= COMMIT <= AT_RISK for rows in night.labelled["train"])
+    assert f"asked the teacher {total - sum(kept):,}\n" in night.killed["train"]
     for stage in ("evaluate", "publish", "report"):
         assert night.labelled[stage] == night.labelled["train"]
         assert "asked the teacher nothing: every label was held" in night.killed[stage]
@@ -101,6 +134,11 @@ def test_the_summary_has_the_figures_the_issue_names(night):
     assert list(summary["seconds"]) == STAGES
     assert 0 < summary["head_traffic_share"] <= 1
     assert summary["published"]
+    log = summary["log"]
+    assert log["rows"] == ROWS + len(HOSTILE)
+    assert log["head"] + log["torso"] + log["tail"] == log["queries"] == summary["queries"]
+    [index] = summary["retrieval"]["indexes"]
+    assert (index["kind"], index["recall_at_10"], index["entries"]) == ("flat", 1.0, summary["retrieval"]["facts"])
     assert sum(summary["lookup_sources"].values()) == summary["lookup"]["queries"]
 
 
