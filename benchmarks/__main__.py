@@ -1,24 +1,38 @@
 """`python -m benchmarks NAME [--json]`: ratios measured side by side in one run."""
 
 import argparse
+import inspect
 import json
 import sys
+from collections.abc import Callable
+from typing import Any
 
-from benchmarks import night, shop
+from benchmarks import kills, labelling, memory, night, shop
 
-BENCHMARKS = {"night": night.run, "shop": shop.run}
+BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
+    "kills": kills.run,
+    "labelling": labelling.run,
+    "memory": memory.run,
+    "night": night.run,
+    "shop": shop.run,
+}
 
 
 def main() -> None:
-    """Run one benchmark and print its figures."""
+    """Run one benchmark and print its figures; a benchmark's options are its function's parameters."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "name", choices=sorted(BENCHMARKS), help="night: Prefect's share; shop: a log of 10 million rows"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    args = parser.parse_args()
-    figures = BENCHMARKS[args.name]()
-    if args.json:
+    names = parser.add_subparsers(dest="name", required=True)
+    for name, run in BENCHMARKS.items():
+        what = (sys.modules[run.__module__].__doc__ or "").splitlines()[0]
+        command = names.add_parser(name, help=what, description=what)
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+        for option in inspect.signature(run).parameters.values():
+            default = option.default
+            command.add_argument(f"--{option.name}", type=type(default), default=default, help=f"default: {default}")
+    options = vars(parser.parse_args())
+    name, as_json = options.pop("name"), options.pop("json")
+    figures = BENCHMARKS[name](**options)
+    if as_json:
         sys.stdout.write(json.dumps(figures) + "\n")
     else:
         for name, value in figures.items():
