@@ -38,6 +38,7 @@ class VllmEngine:
                 structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
                 disable_log_stats=False,
                 use_tqdm_on_load=False,
+                seed=sampling.seed,  # the engine's, not each request's: those fail on vLLM's CPU build
                 **options,
             )
         except Exception as error:
@@ -127,11 +128,9 @@ def _sampling_params(task: type[Task], sampling: Sampling, max_tokens: int) -> A
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-    several = sampling.samples > 1
     return SamplingParams(
         n=sampling.samples,
-        temperature=sampling.temperature if several else 0.0,
-        seed=sampling.seed if several else None,
+        temperature=sampling.temperature if sampling.samples > 1 else 0.0,
         max_tokens=max_tokens,
         logprobs=0,
         structured_outputs=StructuredOutputsParams(json=task.json_schema()),
