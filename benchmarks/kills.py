@@ -174,7 +174,7 @@ class Noted:
 
     def __init__(self, engine: "Engine", path: Path) -> None:
         self.engine, self.model = engine, engine.model
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def complete(self, task: "type[Task]", prompts: "Iterable[Prompt]") -> "Iterator[Completion]":
         """What the engine gives."""
