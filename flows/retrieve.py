@@ -86,7 +86,9 @@ def _queries(night: Night) -> pq.ParquetFile:
 
 
 def _probes(night: Night) -> list[str]:
-    """Up to PROBES of the night's queries, evenly over head and tail."""
+    """Up to PROBES of the night's queries, evenly over head and tail; none where the log was not taken."""
+    if not night.warehouse.queries_file(night.id).exists():
+        return []
     queries = _queries(night)
     every = max(1, queries.metadata.num_rows // PROBES)
     picked, seen = list[str](), 0

@@ -23,32 +23,12 @@ KEYS = {
     "head_traffic_share", "release", "seconds",
 }  # fmt: skip
 STAGES = [
-    "ingest",
-    "retrieve",
-    "label",
-    "sample",
-    "judge",
-    "calibrate",
-    "train",
-    "evaluate",
-    "gate",
-    "publish",
-    "look up",
+    "ingest", "retrieve", "label", "sample", "judge", "calibrate", "train", "evaluate", "gate", "publish", "look up",
     "report",
-]
+]  # fmt: skip
 COMMANDS = [
-    "night",
-    "label",
-    "demo",
-    "lookup",
-    "serve",
-    "labels",
-    "schedule",
-    "report",
-    "releases",
-    "rollback",
-    "doctor",
-]
+    "night", "label", "demo", "lookup", "serve", "labels", "schedule", "report", "releases", "rollback", "doctor",
+]  # fmt: skip
 
 
 def labels_of(work):

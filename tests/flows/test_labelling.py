@@ -1,0 +1,149 @@
+"""`stillhouse label` as a user has it: the forecast, the labelling, what a second one asks, and why."""
+
+import fcntl
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from demo.write import write_demo
+from labels.warehouse import Warehouse
+from tests.flows.command import error_of, stillhouse
+
+pytestmark = pytest.mark.timeout(600)
+QUERIES = 150
+
+
+class Shop:
+    """A small shop, and `stillhouse label` on it."""
+
+    def __init__(self, folder):
+        write_demo(folder / "shop", rows=2_000, queries=QUERIES)
+        self.work, self.catalogue = folder / "work", folder / "shop" / "catalogue.parquet"
+        self.log = folder / "shop" / "log.parquet"
+
+    def label(self, *args):
+        files = ["--log", self.log, "--catalogue", self.catalogue, "--work", self.work]
+        return stillhouse("label", *files, "--set", "catalogue.product=product", "--json", *args)
+
+    def labels(self):
+        with Warehouse(self.work / "warehouse").connect() as con:
+            return con.execute("SELECT query, status, facts, scores, night FROM labels ORDER BY created").fetchall()
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    return Shop(tmp_path_factory.mktemp("labelling"))
+
+
+@pytest.fixture(scope="module")
+def forecast(shop):
+    done = shop.label("--dry-run", "--set", "teacher.price.million_in=2", "--set", "teacher.price.million_out=8")
+    assert done.returncode == 0, done.stderr
+    assert not shop.labels()
+    assert list((shop.work / "nights").iterdir()) == []
+    assert list((shop.work / "warehouse" / "queries").iterdir()) == []
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def first(shop, forecast):
+    done = shop.label("--set", "teacher.price.gpu_hour=2.5", "--set", "teacher.flip_sample=40")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_dry_run_asks_nothing_and_shows_prompts_tokens_and_cost(forecast, first):
+    assert forecast["to_ask"] == forecast["queries"] == first["queries"] > QUERIES / 2
+    assert len(forecast["prompts"]) == 3
+    for prompt in forecast["prompts"]:
+        assert prompt["messages"][-1]["content"].endswith(f"<query>{prompt['query']}</query>")
+        assert "<facts>" in prompt["messages"][-1]["content"]
+    assert forecast["tokens_counted"]
+    assert forecast["tokens_in"] == pytest.approx(first["tokens"]["in"], rel=0.05)
+    assert forecast["seconds"] is None  # no labelling by this teacher was measured yet
+    expected = (2 * forecast["tokens_in"] + 8 * forecast["tokens_out"]) / 1e6
+    assert forecast["cost"] == pytest.approx(expected)
+
+
+def test_every_query_is_labelled_and_the_figures_of_the_run_are_stored(shop, first):
+    assert first["asked_teacher"] == first["queries"] == first["labelled"] + first["rejected"] + first["failed"]
+    assert len(shop.labels()) == first["queries"]
+    assert first["tokens"]["in"] > first["tokens"]["cached"] > 0
+    assert 0 < first["prefix_cache_hit_rate"] < 1
+    cost = first["cost"]
+    assert cost["total"] == pytest.approx(2.5 * first["teacher_seconds"] / 3600, rel=0.01)
+    assert cost["per_accepted_label"] == pytest.approx(cost["total"] / first["labelled"])
+    assert first["flips"]["asked"] == 40
+    low, high = first["flips"]["interval"]
+    assert low <= first["flips"]["rate"] <= high
+    stored = json.loads((shop.work / "nights" / first["night"] / "labelling.json").read_text())
+    assert stored["tokens"] == first["tokens"]
+    assert stored["model"].startswith("teacher-")
+    for _, _, facts, scores, _ in shop.labels():
+        assert len(facts) == len(scores) == 3
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_a_second_run_asks_nothing_and_says_why(shop, first):
+    done = shop.label()
+    again = json.loads(done.stdout)
+    assert (again["asked_teacher"], again["labelled"], again["flips"]) == (0, first["labelled"], None)
+    assert "asked the teacher nothing: every label was held" in done.stderr
+    query = shop.labels()[0][0]
+    why = json.loads(shop.label("--why", query.upper()).stdout)
+    assert not why["asked_again"]
+    assert "not asked: a label with the same task, query, teacher, prompt and facts is held" in why["why"]
+
+
+def test_a_forecast_after_a_run_knows_the_teachers_speed(shop, first):
+    known = json.loads(shop.label("--dry-run", "--set", "task=labels.semantic_roles:SemanticRoles").stdout)
+    assert (known["to_ask"], known["seconds"], known["prompts"]) == (0, 0.0, [])
+    assert f"{first['asked_teacher']:,} queries" in known["basis"]
+
+
+def test_a_query_no_log_held_is_said_to_be_in_none(shop, first):
+    why = json.loads(shop.label("--why", "an unheard of thing").stdout)
+    assert why["asked_again"]
+    assert "no label is held for this query" in why["why"]
+    assert "in no log so far" in why["in_the_log"]
+
+
+def test_a_changed_catalogue_relabels_exactly_what_it_touches_and_why_says_so(shop, first, tmp_path):
+    table = pq.read_table(shop.catalogue)
+    changed = Shop.__new__(Shop)
+    changed.work, changed.log, changed.catalogue = shop.work, shop.log, tmp_path / "catalogue.parquet"
+    pq.write_table(table.slice(table.num_rows // 8), changed.catalogue)
+    before = {query: facts for query, _, facts, _, _ in shop.labels()}
+    done = json.loads(changed.label().stdout)
+    after = {query: facts for query, _, facts, _, night in shop.labels() if night == done["night"]}
+    assert 0 < len(after) == done["asked_teacher"] < first["queries"]
+    assert all(facts != before[query] for query, facts in after.items())
+    query = next(iter(after))
+    why = json.loads(shop.label("--why", query).stdout)
+    assert not why["asked_again"]  # under the old catalogue its first label still stands
+    pq.write_table(pa.concat_tables([table.slice(0, 1)] * 2), changed.catalogue)
+    why = json.loads(changed.label("--why", query).stdout)
+    assert why["asked_again"]
+    assert "its facts changed: " in why["why"]
+
+
+def test_another_teacher_asks_for_everything_and_why_names_it(shop, first):
+    query = shop.labels()[0][0]
+    why = json.loads(shop.label("--why", query, "--set", "teacher.samples=3").stdout)
+    assert why["asked_again"]
+    assert "the teacher changed (teacher-" in why["why"]
+    assert "best of 3 at 0.7" in why["why"]
+
+
+def test_two_runs_at_once_are_refused_clearly(shop, first):
+    with (shop.work / "night.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another night is running" in error_of(shop.label())
+        assert "another night is running" in error_of(shop.label("--dry-run"))
+
+
+def test_url_and_replicas_at_once_are_refused():
+    done = stillhouse("label", "--set", "teacher.url=http://127.0.0.1:1/v1", "--set", "teacher.replicas=2")
+    assert "url and replicas name two engines" in error_of(done)
