@@ -1,7 +1,7 @@
 """The query log: events to distinct queries with their traffic, in DuckDB, in bounded memory, masked of what is personal.
 
-The file is read once (its times twice, where traffic decays) and grouped by text as typed. What follows works on the
-distinct texts: those of plain ASCII become queries in SQL, the others in Python, a batch at a time.
+The log is grouped by text as typed. What follows works on the distinct texts: those of plain ASCII become queries in
+SQL, the others in Python, a batch at a time. Only sessions and conversions need the log's rows again.
 """
 
 import errno
@@ -40,13 +40,14 @@ REASONS = {
     "rare": "seen from too few sessions",
 }
 
-# `plain_form` is `normalise` for ASCII without control characters (a test proves them equal); `hard` are the texts that
-# Python is to judge: all others, and what may be personal.
+# `plain_form` is `normalise` for ASCII without control characters (a test proves them equal). `hard` texts are judged in
+# Python: all others, and what may be empty, too long or personal.
 MACROS = rf"""
-    CREATE MACRO plain_form(text) AS lower(
-        CASE WHEN contains(text, '  ') OR starts_with(text, ' ') OR ends_with(text, ' ')
-        THEN trim(regexp_replace(text, ' +', ' ', 'g')) ELSE text END);
-    CREATE MACRO hard(text) AS strlen(text) <> length(text) OR regexp_matches(text, '[\x00-\x1f\x7f]|{SUSPECT}');
+    CREATE MACRO plain_form(text) AS lower(CASE WHEN contains(text, '  ')
+        THEN trim(replace(replace(replace(text, ' ', chr(1) || chr(2)), chr(2) || chr(1), ''), chr(1) || chr(2), ' '))
+        ELSE trim(text) END);
+    CREATE MACRO hard(text) AS strlen(text) <> length(text) OR strlen(text) > {MAX_QUERY_CHARS}
+        OR regexp_matches(text, '^ *$|[\x00-\x1f\x7f]|{SUSPECT}');
 """
 
 
@@ -95,11 +96,12 @@ def ingest(
     with reading("the log", path), _database(scratch) as con:
         rows = _group_texts(con, path, used, half_life_days)
         _judge_texts(con)
-        _group_queries(con, min_sessions if used.get("session") else 1)
+        _group_queries(con)
+        if min_sessions > 1:
+            _drop_rare(con, min_sessions)
         if used.get("converted"):
             _group_conversions(con)
-        con.execute("DROP TABLE events")
-        kept, masked, dropped, traffic = _fates(con, path, rows, min_sessions)
+        kept, masked, dropped, traffic = _fates(con, path, rows)
         with replacing(out) as unfinished:
             bands = _write(con, unfinished, night, traffic, head_share)
     sizes: dict[Band, int] = {band: bands.get(band, (0, 0.0))[0] for band in get_args(Band)}
@@ -122,7 +124,8 @@ def _database(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     memory = min(MEMORY, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
     con = duckdb.connect(config={"temp_directory": str(scratch), "memory_limit": f"{memory >> 20}MiB"})
     # DuckDB's better cipher is an extension that it downloads; the one it carries has poorer random numbers.
-    con.execute(f"SET TimeZone = 'UTC'; SET force_mbedtls_unsafe = true; SET temp_file_encryption = true; {MACROS}")
+    con.execute("SET force_mbedtls_unsafe = true; SET temp_file_encryption = true; SET enable_progress_bar = false")
+    con.execute(f"SET TimeZone = 'UTC'; {MACROS}")
     try:
         yield con
     except duckdb.Error as error:
@@ -135,12 +138,16 @@ def _database(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def _group_texts(con: duckdb.DuckDBPyConnection, path: str | Path, columns: Columns, half_life: float | None) -> int:
-    """Make `events`: each text as typed (and its session and category, where asked for) with rows and weight."""
+    """Make `typed`, the log's rows, and `events`: each text as typed, with its rows and weight; returns all rows."""
     for mended in (False, True):
         open_table(con, path, columns, "the log", repair=mended).create_view("log", replace=True)
         try:
             decay = _decay(con, columns, half_life) if half_life and columns.get("time") else "1.0"
-            con.execute(f"CREATE TABLE events AS {_grouping(columns, decay)}")
+            con.execute(f"CREATE OR REPLACE VIEW typed AS {_typed(columns, decay)}")
+            con.execute(
+                """CREATE TABLE events AS SELECT text, counted, count(*) AS rows, CAST(sum(weight) AS DOUBLE) AS weight
+                   FROM typed GROUP BY ALL"""
+            )
             break
         except duckdb.ConversionException:
             _explain(con, columns)
@@ -154,18 +161,17 @@ def _group_texts(con: duckdb.DuckDBPyConnection, path: str | Path, columns: Colu
     return int(rows)
 
 
-def _grouping(columns: Columns, decay: str) -> str:
+def _typed(columns: Columns, decay: str) -> str:
+    """The log's rows: text (no longer than tells that it is too long), whether the count can be, weight."""
     count = "coalesce(CAST(count AS DOUBLE), 1.0)" if columns.get("count") else "1.0"
-    keys = [
-        f"CASE WHEN strlen(query) <= {MAX_QUERY_CHARS} THEN query ELSE left(query, {MAX_QUERY_CHARS + 1}) END AS text"
-    ]
-    keys += [f"{count} > 0 AND {count} <= {MAX_COUNT} AS counted" if columns.get("count") else "true AS counted"]
-    if columns.get("session"):  # 64 bits are enough to tell sessions apart, and say nothing of them
-        keys += ["CASE WHEN CAST(session AS VARCHAR) <> '' THEN hash(session) END AS session"]
+    cut = f"CASE WHEN strlen(query) <= {MAX_QUERY_CHARS} THEN query ELSE left(query, {MAX_QUERY_CHARS + 1}) END"
+    taken = [f"coalesce({cut}, '') AS text", f"{count} * {decay} AS weight"]
+    taken += [f"{count} > 0 AND {count} <= {MAX_COUNT} AS counted" if columns.get("count") else "true AS counted"]
+    if columns.get("session"):
+        taken += ["nullif(CAST(session AS VARCHAR), '') AS session"]
     if columns.get("converted"):
-        keys += [f"left(CAST(converted AS VARCHAR), {4 * CATEGORY_CHARS}) AS category"]
-    return f"""SELECT {", ".join(keys)}, count(*) AS rows, CAST(sum({count} * {decay}) AS DOUBLE) AS weight
-        FROM (SELECT * REPLACE (CAST(query AS VARCHAR) AS query) FROM log) GROUP BY ALL"""
+        taken += [f"left(CAST(converted AS VARCHAR), {4 * CATEGORY_CHARS}) AS category"]
+    return f"SELECT {', '.join(taken)} FROM (SELECT * REPLACE (CAST(query AS VARCHAR) AS query) FROM log)"
 
 
 def _decay(con: duckdb.DuckDBPyConnection, columns: Columns, half_life_days: float | None) -> str:
@@ -200,29 +206,26 @@ def _explain(con: duckdb.DuckDBPyConnection, columns: Columns) -> None:
 
 
 def _judge_texts(con: duckdb.DuckDBPyConnection) -> None:
-    """Make `forms`: the query, fate and mask of each text that SQL can't judge; and over it the view `judged`."""
+    """Make `forms`: the query, fate and mask of each text that SQL can't judge."""
     con.execute("CREATE TABLE forms (text VARCHAR, form VARCHAR, reason VARCHAR, masked BOOLEAN)")
-    hard = f"SELECT DISTINCT text FROM events WHERE hard(text) AND length(text) <= {MAX_QUERY_CHARS}"
-    _through_python(con, hard, judge, "forms")
-    con.execute(
-        f"""CREATE VIEW judged AS SELECT * EXCLUDE (text, counted, reason, form),
-                CASE WHEN NOT counted THEN 'miscounted' WHEN length(text) > {MAX_QUERY_CHARS} THEN 'long'
-                    WHEN reason IS NOT NULL THEN reason WHEN form = '' THEN 'empty' END AS fate,
-                CASE WHEN fate IS NULL THEN form END AS query
-            FROM (SELECT events.*, coalesce(form, plain_form(events.text), '') AS form, reason, masked
-                FROM events LEFT JOIN forms ON events.text = forms.text)"""
-    )
+    _through_python(con, "SELECT DISTINCT text FROM events WHERE hard(text)", judge, "forms")
+
+
+def _judged(source: str) -> str:
+    """The rows of `source` with their query, whether it is masked, and their fate: NULL, or why they are dropped."""
+    return f"""(SELECT given.* EXCLUDE (text, counted), coalesce(form, plain_form(given.text)) AS query, masked,
+            CASE WHEN counted THEN reason ELSE 'miscounted' END AS fate
+        FROM {source} AS given LEFT JOIN forms ON given.text = forms.text)"""
 
 
 def judge(text: str) -> tuple[str, str | None, bool]:
     """A text's query, why it is dropped (None where it is kept), and whether something in it was masked."""
-    query = normalise(text)
+    query, kinds = mask(normalise(text)) if len(text) <= MAX_QUERY_CHARS else (text, frozenset())
+    if not query:
+        return "", "empty", False
     if len(query) > MAX_QUERY_CHARS:
         return "", "long", False
-    query, kinds = mask(query)
-    if kinds and only_masks(query):
-        return "", "personal", False
-    return (query, None, bool(kinds)) if len(query) <= MAX_QUERY_CHARS else ("", "long", False)
+    return ("", "personal", False) if kinds and only_masks(query) else (query, None, bool(kinds))
 
 
 def _through_python(
@@ -237,38 +240,42 @@ def _through_python(
             con.execute(f"INSERT INTO {table} SELECT * FROM batch")
 
 
-def _group_queries(con: duckdb.DuckDBPyConnection, min_sessions: int) -> None:
-    """Make `queries`: each query with its rows and traffic; and, by fate and without their text, those dropped."""
-    rare = f"WHEN count(DISTINCT session) < {min_sessions} THEN 'rare'" if min_sessions > 1 else ""
+def _group_queries(con: duckdb.DuckDBPyConnection) -> None:
+    """Make `queries`: each query, and those dropped by their fate, with its rows and traffic."""
     con.execute(
-        f"""CREATE TABLE queries AS SELECT query, CASE WHEN fate IS NOT NULL THEN fate {rare} END AS fate,
-                sum(rows) AS rows, coalesce(sum(rows) FILTER (masked), 0) AS masked, sum(weight) AS traffic
-            FROM judged GROUP BY query, judged.fate"""
+        f"""CREATE TABLE queries AS SELECT query, fate, sum(rows)::BIGINT AS rows, sum(weight) AS traffic,
+                coalesce(sum(rows) FILTER (masked), 0)::BIGINT AS masked
+            FROM {_judged("events")} GROUP BY query, fate"""
+    )
+    con.execute("DROP TABLE events")
+
+
+def _drop_rare(con: duckdb.DuckDBPyConnection, min_sessions: int) -> None:
+    """Drop queries from few sessions. 64-bit hashes stand for both: they fit in memory where 50 million texts do not."""
+    con.execute(
+        f"""UPDATE queries SET fate = 'rare' WHERE fate IS NULL AND hash(query) NOT IN (
+            SELECT query FROM (SELECT DISTINCT hash(query) AS query, hash(session) AS session FROM {_judged("typed")}
+                WHERE fate IS NULL AND session IS NOT NULL)
+            GROUP BY query HAVING count(*) >= {min_sessions})"""
     )
 
 
 def _group_conversions(con: duckdb.DuckDBPyConnection) -> None:
     """Make `conversions`: each query's categories of what was clicked or bought after it, the most frequent first."""
     con.execute("CREATE TABLE categories (category VARCHAR, name VARCHAR)")
-    _through_python(
-        con,
-        "SELECT DISTINCT category FROM events WHERE category IS NOT NULL",
-        lambda text: (normalise(text)[:CATEGORY_CHARS].strip(),),
-        "categories",
-    )
+    categories = "SELECT DISTINCT category FROM typed WHERE category IS NOT NULL"
+    _through_python(con, categories, lambda text: (normalise(text)[:CATEGORY_CHARS].strip(),), "categories")
     con.execute(
         f"""CREATE TABLE conversions AS
             SELECT query, list({{'category': name, 'weight': weight}} ORDER BY weight DESC, name) AS converted
-            FROM (SELECT query, name, sum(weight) AS weight FROM judged JOIN categories USING (category)
+            FROM (SELECT query, name, sum(weight) AS weight FROM {_judged("typed")} JOIN categories USING (category)
                 WHERE fate IS NULL AND name <> '' GROUP BY query, name
                 QUALIFY row_number() OVER (PARTITION BY query ORDER BY sum(weight) DESC, name) <= {CATEGORIES})
             GROUP BY query"""
     )
 
 
-def _fates(
-    con: duckdb.DuckDBPyConnection, path: str | Path, rows: int, min_sessions: int
-) -> tuple[int, int, dict[str, int], float]:
+def _fates(con: duckdb.DuckDBPyConnection, path: str | Path, rows: int) -> tuple[int, int, dict[str, int], float]:
     """Rows kept, rows masked, rows dropped by reason, traffic kept. Raises where rows are lost or none is kept."""
     found = con.execute("SELECT fate, sum(rows), sum(masked), sum(traffic) FROM queries GROUP BY fate").fetchall()
     dropped = {fate: int(count) for fate, count, *_ in sorted(found, key=str) if fate}

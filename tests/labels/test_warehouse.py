@@ -69,7 +69,9 @@ def test_the_queries_of_all_nights_are_one_view_and_those_of_an_earlier_version_
     write_parquet(house.queries_file("n2"), later.select(QUERIES.names).cast(QUERIES))
     rows = house.connect().execute("SELECT night, sum(traffic) FROM queries GROUP BY night ORDER BY night").fetchall()
     assert rows == [("n1", 3.0), ("n2", 3.0)]
-    kept = house.connect().execute("SELECT night, converted FROM queries WHERE query = 'milk' ORDER BY night").fetchall()
+    kept = (
+        house.connect().execute("SELECT night, converted FROM queries WHERE query = 'milk' ORDER BY night").fetchall()
+    )
     assert kept == [("n1", None), ("n2", bought[0])]
 
 
