@@ -1,31 +1,36 @@
-"""`stillhouse label` as a user has it: the forecast, the labelling, what a second one asks, and why."""
+"""`stillhouse label`: the forecast, the labelling, what a second one asks, and why."""
 
 import fcntl
 import json
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from demo.write import write_demo
+from flows.environment import prepare
+from flows.labelling import explain_one, forecast_labelling, run_labelling
+from flows.settings import load_settings
+from labels.errors import BusyError, SettingsError
 from labels.warehouse import Warehouse
-from tests.flows.command import error_of, stillhouse
+from tests.flows.command import stillhouse
 
 pytestmark = pytest.mark.timeout(600)
 QUERIES = 150
 
 
 class Shop:
-    """A small shop, and `stillhouse label` on it."""
+    """A small shop, and labelling on it: the functions that `stillhouse label` calls."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, catalogue=None):
         write_demo(folder / "shop", rows=2_000, queries=QUERIES)
-        self.work, self.catalogue = folder / "work", folder / "shop" / "catalogue.parquet"
+        self.work, self.catalogue = folder / "work", catalogue or folder / "shop" / "catalogue.parquet"
         self.log = folder / "shop" / "log.parquet"
 
-    def label(self, *args):
-        files = ["--log", self.log, "--catalogue", self.catalogue, "--work", self.work]
-        return stillhouse("label", *files, "--set", "catalogue.product=product", "--json", *args)
+    def settings(self, **changes):
+        files = {"log.path": str(self.log), "catalogue.path": str(self.catalogue), "work": str(self.work)}
+        more = {name.replace("__", "."): value for name, value in changes.items()}
+        prepare(offline=True)
+        return load_settings("laptop", files | {"catalogue.product": "product"} | more, {})
 
     def labels(self):
         with Warehouse(self.work / "warehouse").connect() as con:
@@ -39,7 +44,10 @@ def shop(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def forecast(shop):
-    done = shop.label("--dry-run", "--set", "teacher.price.million_in=2", "--set", "teacher.price.million_out=8")
+    """From the command itself, in a process of its own."""
+    files = ["--log", shop.log, "--catalogue", shop.catalogue, "--work", shop.work]
+    price = ["--set", "teacher.price.million_in=2", "--set", "teacher.price.million_out=8"]
+    done = stillhouse("label", *files, "--set", "catalogue.product=product", *price, "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
     assert not shop.labels()
     assert list((shop.work / "nights").iterdir()) == []
@@ -49,9 +57,7 @@ def forecast(shop):
 
 @pytest.fixture(scope="module")
 def first(shop, forecast):
-    done = shop.label("--set", "teacher.price.gpu_hour=2.5", "--set", "teacher.flip_sample=40")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return run_labelling(shop.settings(teacher__price__gpu_hour=2.5, teacher__flip_sample=40))
 
 
 def test_a_dry_run_asks_nothing_and_shows_prompts_tokens_and_cost(forecast, first):
@@ -87,24 +93,22 @@ def test_every_query_is_labelled_and_the_figures_of_the_run_are_stored(shop, fir
 
 
 def test_a_second_run_asks_nothing_and_says_why(shop, first):
-    done = shop.label()
-    again = json.loads(done.stdout)
+    again = run_labelling(shop.settings())
     assert (again["asked_teacher"], again["labelled"], again["flips"]) == (0, first["labelled"], None)
-    assert "asked the teacher nothing: every label was held" in done.stderr
     query = shop.labels()[0][0]
-    why = json.loads(shop.label("--why", query.upper()).stdout)
+    why = explain_one(shop.settings(), query.upper())
     assert not why["asked_again"]
     assert "not asked: a label with the same task, query, teacher, prompt and facts is held" in why["why"]
 
 
 def test_a_forecast_after_a_run_knows_the_teachers_speed(shop, first):
-    known = json.loads(shop.label("--dry-run", "--set", "task=labels.semantic_roles:SemanticRoles").stdout)
+    known = forecast_labelling(shop.settings())
     assert (known["to_ask"], known["seconds"], known["prompts"]) == (0, 0.0, [])
     assert f"{first['asked_teacher']:,} queries" in known["basis"]
 
 
 def test_a_query_no_log_held_is_said_to_be_in_none(shop, first):
-    why = json.loads(shop.label("--why", "an unheard of thing").stdout)
+    why = explain_one(shop.settings(), "an unheard of thing")
     assert why["asked_again"]
     assert "no label is held for this query" in why["why"]
     assert "in no log so far" in why["in_the_log"]
@@ -112,26 +116,25 @@ def test_a_query_no_log_held_is_said_to_be_in_none(shop, first):
 
 def test_a_changed_catalogue_relabels_exactly_what_it_touches_and_why_says_so(shop, first, tmp_path):
     table = pq.read_table(shop.catalogue)
-    changed = Shop.__new__(Shop)
-    changed.work, changed.log, changed.catalogue = shop.work, shop.log, tmp_path / "catalogue.parquet"
-    pq.write_table(table.slice(table.num_rows // 8), changed.catalogue)
+    fewer = tmp_path / "catalogue.parquet"
+    pq.write_table(table.slice(table.num_rows // 8), fewer)
     before = {query: facts for query, _, facts, _, _ in shop.labels()}
-    done = json.loads(changed.label().stdout)
+    done = run_labelling(shop.settings(catalogue__path=str(fewer)))
     after = {query: facts for query, _, facts, _, night in shop.labels() if night == done["night"]}
     assert 0 < len(after) == done["asked_teacher"] < first["queries"]
     assert all(facts != before[query] for query, facts in after.items())
     query = next(iter(after))
-    why = json.loads(shop.label("--why", query).stdout)
+    why = explain_one(shop.settings(), query)
     assert not why["asked_again"]  # under the old catalogue its first label still stands
-    pq.write_table(pa.concat_tables([table.slice(0, 1)] * 2), changed.catalogue)
-    why = json.loads(changed.label("--why", query).stdout)
+    pq.write_table(table.slice(0, 1), fewer)
+    why = explain_one(shop.settings(catalogue__path=str(fewer)), query)
     assert why["asked_again"]
     assert "its facts changed: " in why["why"]
 
 
 def test_another_teacher_asks_for_everything_and_why_names_it(shop, first):
     query = shop.labels()[0][0]
-    why = json.loads(shop.label("--why", query, "--set", "teacher.samples=3").stdout)
+    why = explain_one(shop.settings(teacher__samples=3), query)
     assert why["asked_again"]
     assert "the teacher changed (teacher-" in why["why"]
     assert "best of 3 at 0.7" in why["why"]
@@ -140,10 +143,11 @@ def test_another_teacher_asks_for_everything_and_why_names_it(shop, first):
 def test_two_runs_at_once_are_refused_clearly(shop, first):
     with (shop.work / "night.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert "another night is running" in error_of(shop.label())
-        assert "another night is running" in error_of(shop.label("--dry-run"))
+        for run in (run_labelling, forecast_labelling):
+            with pytest.raises(BusyError, match="another night is running"):
+                run(shop.settings())
 
 
 def test_url_and_replicas_at_once_are_refused():
-    done = stillhouse("label", "--set", "teacher.url=http://127.0.0.1:1/v1", "--set", "teacher.replicas=2")
-    assert "url and replicas name two engines" in error_of(done)
+    with pytest.raises(SettingsError, match="url and replicas name two engines"):
+        load_settings("laptop", {"teacher.url": "http://127.0.0.1:1/v1", "teacher.replicas": 2}, {})
