@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import kills, labelling, memory, night, shop
+from benchmarks import ingest, kills, labelling, memory, night, shop
 
 BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
+    "ingest": ingest.run,
     "kills": kills.run,
     "labelling": labelling.run,
     "memory": memory.run,
