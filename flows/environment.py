@@ -1,6 +1,8 @@
 """What has to be in the environment before torch, vLLM or Prefect are imported. What the caller set stays."""
 
+import logging
 import os
+import warnings
 from pathlib import Path
 
 FIXED = {
@@ -11,6 +13,7 @@ FIXED = {
     "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -37,6 +40,9 @@ def prepare(offline: bool) -> None:
         values |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     for name, value in values.items():
         os.environ.setdefault(name, value)
+    # Loaded as a library, vLLM leaves its logger without a level; and it warns of its own use of torch.
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")
 
 
 def prepare_prefect(work: Path) -> None:
