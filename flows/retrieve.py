@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from teacher.examples import ExampleFinder
 
 from flows.night import Night
 from flows.teacher import teacher_identity
@@ -14,6 +13,7 @@ from labels.embed import open_embedder
 from labels.records import Example
 from teacher.catalogue import read_catalogue
 from teacher.converted import converted_fact
+from teacher.examples import ExampleFinder
 from teacher.plan import Request, Shown, plan
 from teacher.requests import write_requests
 from teacher.retrieve import Built, Found, Retriever, open_retriever
