@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import ingest, kills, labelling, memory, night, shop
+from benchmarks import ingest, kills, labelling, memory, night, retrieval, shop
 
 BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "ingest": ingest.run,
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "labelling": labelling.run,
     "memory": memory.run,
     "night": night.run,
+    "retrieval": retrieval.run,
     "shop": shop.run,
 }
 
