@@ -10,11 +10,12 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from demo.shop import Shop, make_shop
+from labels.embed import NgramEmbedder
 from labels.prompt import messages
 from labels.semantic_roles import SemanticRoles
 from labels.task import Task
 from teacher.catalogue import fact_of
-from teacher.retrieve import FactIndex
+from teacher.index import Index
 
 FACTS = 3
 NO_FACTS_SHARE = 0.1
@@ -43,11 +44,15 @@ def shop_asked(shop: Shop, seed: int, no_facts: float = NO_FACTS_SHARE) -> list[
     columns = (shop.catalogue[name].to_pylist() for name in ("brand", "product", "title"))
     facts = sorted({fact_of(*row) for row in zip(*columns, strict=True)}, key=lambda fact: fact.line)
     pool = shop.pool.to_pylist()
-    found = FactIndex.of(facts).search([row["query"] for row in pool], FACTS)
+    found = Index.of(facts, NgramEmbedder()).search([row["query"] for row in pool], FACTS)
     bare = np.random.default_rng(seed).random(len(pool)) < no_facts
     return [
-        (row["query"], [] if none else lines, SemanticRoles(**{k: row[k] for k in SemanticRoles.model_fields}))
-        for row, lines, none in zip(pool, found, bare, strict=True)
+        (
+            row["query"],
+            [] if none else [it.text for it in nearest],
+            SemanticRoles(**{k: row[k] for k in SemanticRoles.model_fields}),
+        )
+        for row, nearest, none in zip(pool, found, bare, strict=True)
     ]
 
 
