@@ -198,13 +198,17 @@ def _update(facts: Sequence[Fact], root: Path, embedder: Embedder, kind: Kind) -
 
 
 def _save(index: Index, folder: Path, recall: float, change: Change) -> None:
+    """Write the index's folder, the manifest last. Raises OSError where it can't be written."""
     fresh_folder(folder)
     lines, indexed = [fact.line for fact in index.facts], [fact.indexed for fact in index.facts]
     write_parquet(folder / "facts.parquet", pa.table({"line": lines, "indexed": indexed, "dead": index.dead}))
     if isinstance(index.embedder, NgramEmbedder):
         np.save(folder / "idf.npy", index.embedder.idf, allow_pickle=False)
     with replacing(folder / "vectors.faiss") as temporary:
-        faiss.write_index(index.vectors, str(temporary))
+        try:
+            faiss.write_index(index.vectors, str(temporary))
+        except RuntimeError as error:  # FAISS says so when the disk is full
+            raise OSError(f"the index in {folder} can't be written: {error}") from error
     write_manifest(
         folder,
         version=VERSION,

@@ -1,4 +1,5 @@
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -347,6 +348,19 @@ def test_a_kill_at_any_moment_leaves_an_index_and_the_next_run_finishes(tmp_path
     assert built[0].how == ("reused" if step == "_remove" else "updated")
     assert retriever.search(["thing 40"], 1)[0][0].text == "brand | thing 40"
     assert [it.name for it in tmp_path.iterdir()] == [built[0].folder.name]
+
+
+def test_a_full_disk_is_told_and_leaves_the_index_that_was_there(tmp_path):
+    before = build_index(FACTS, tmp_path, NGRAMS)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # no file may be larger
+    try:
+        with pytest.raises(OSError, match=r"the index in .* can't be written: .*File too large"):
+            build_index(FACTS[1:], tmp_path, NGRAMS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert load_index(before.folder, NGRAMS).entries == 30
+    assert build_index(FACTS[1:], tmp_path, NGRAMS).how == "updated"
 
 
 def test_facts_given_twice_are_one_and_their_text_is_kept_whole(tmp_path):
