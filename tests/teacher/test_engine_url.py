@@ -345,7 +345,7 @@ def test_a_url_with_a_password_is_used_and_never_shown():
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost:8000/v1", "ftp://host/v1", "http:///v1", "http://[::1/v1", "http://h:x/v1"]
+    "url", ["", "localhost:8000/v1", "ftp://host/v1", "http:///v1", "http://[::1/v1", "http://h:x/v1", "http://h/v1\n"]
 )
 def test_what_is_no_url_is_said_before_anything_is_asked(url):
     with pytest.raises(SettingsError, match=r"teacher\.url: wanted such as http"):
