@@ -5,12 +5,12 @@ guardrail `Similar` use the same embedders.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.feature_extraction.text import HashingVectorizer
 
 from labels.errors import SettingsError
 from labels.files import digest_files
@@ -22,15 +22,6 @@ BATCH = 8192
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 """What a sentence-transformers model is made of, in its folder and those below; nothing that could be a pickle."""
 Vectors = npt.NDArray[np.float32]
-
-_hasher = HashingVectorizer(
-    analyzer="char_wb",
-    ngram_range=(2, 4),
-    n_features=NGRAM_DIMENSIONS,
-    norm=None,
-    alternate_sign=False,
-    dtype=np.float32,
-)
 
 
 class Embedder(Protocol):
@@ -58,7 +49,7 @@ class NgramEmbedder:
         """Unit vectors, shape (len(texts), dimensions). A text's vector does not depend on the texts beside it."""
         if not len(texts):
             return np.zeros((0, NGRAM_DIMENSIONS), np.float32)
-        counts = _hasher.transform(texts)
+        counts = _hasher().transform(texts)
         counts.data = 1 + np.log(counts.data)
         dense: Vectors = counts.toarray() * self.idf
         lengths = np.linalg.norm(dense, axis=1, keepdims=True)
@@ -70,10 +61,24 @@ def fit_idf(texts: Sequence[str]) -> Vectors:
     """Inverse document frequencies over `texts`, shape (dimensions,): ln((1 + n) / (1 + df)) + 1, as scikit-learn's."""
     frequency = np.zeros(NGRAM_DIMENSIONS, np.int64)
     for start in range(0, len(texts), BATCH):
-        seen = _hasher.transform(texts[start : start + BATCH])
+        seen = _hasher().transform(texts[start : start + BATCH])
         frequency += np.bincount(seen.indices, minlength=NGRAM_DIMENSIONS)  # one entry a text and n-gram
     idf: Vectors = (np.log((1 + len(texts)) / (1 + frequency)) + 1).astype(np.float32)
     return idf
+
+
+@cache
+def _hasher() -> Any:  # noqa: ANN401  # scikit-learn has no types
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    return HashingVectorizer(
+        analyzer="char_wb",
+        ngram_range=(2, 4),
+        n_features=NGRAM_DIMENSIONS,
+        norm=None,
+        alternate_sign=False,
+        dtype=np.float32,
+    )
 
 
 class SentenceEmbedder:

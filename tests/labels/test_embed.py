@@ -41,7 +41,7 @@ def test_vectors_have_length_one_and_a_text_without_letters_none():
 
 def test_the_weights_are_those_of_scikit_learn_however_many_texts_there_are():
     texts = [f"product {number} of {number % 97}" for number in range(20_000)]
-    theirs = TfidfTransformer(smooth_idf=True).fit(_hasher.transform(texts)).idf_
+    theirs = TfidfTransformer(smooth_idf=True).fit(_hasher().transform(texts)).idf_
     assert fit_idf(texts) == pytest.approx(theirs, rel=1e-6)
 
 
