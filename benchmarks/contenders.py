@@ -43,7 +43,6 @@ class Run:
 
 def ours(settings: Settings, engine: "Engine", queries: Sequence[str]) -> Run:
     """All that a night does from its queries to their labels on disk, with an engine that runs already."""
-    from flows.label import guardrail_embedder
     from flows.retrieve import retrieve_facts
     from teacher.label import label
     from teacher.requests import count_pending, pending, statuses
@@ -53,8 +52,8 @@ def ours(settings: Settings, engine: "Engine", queries: Sequence[str]) -> Run:
     retrieve_facts(night)
     file = night.folder / "requests.parquet"
     count_pending(file, night.warehouse)
-    waiting, embedder = pending(file, night.warehouse), guardrail_embedder(night)
-    done = label(night.task, waiting, lambda: engine, settings.teacher.max_tokens, night.warehouse, night.id, embedder)
+    waiting = pending(file, night.warehouse)
+    done = label(night.task, waiting, lambda: engine, settings.teacher.max_tokens, night.warehouse, night.id)
     statuses(file, night.warehouse, night.task, night.id)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     labels = night.labels

@@ -73,7 +73,6 @@ def _write(work: Path, size: int) -> dict[str, Any]:
 
 def _measure(work: Path, size: int) -> dict[str, Any]:
     settings = laptop(work)
-    from flows.label import guardrail_embedder
     from flows.retrieve import retrieve_facts
     from teacher.label import label
     from teacher.requests import count_pending, pending, statuses
@@ -82,8 +81,8 @@ def _measure(work: Path, size: int) -> dict[str, Any]:
     retrieve_facts(night)
     peaks["retrieval"], planned, file = _peak(), time.perf_counter(), night.folder / "requests.parquet"
     count_pending(file, night.warehouse)
-    waiting, embedder = pending(file, night.warehouse), guardrail_embedder(night)
-    done = label(night.task, waiting, Instant, settings.teacher.max_tokens, night.warehouse, night.id, embedder)
+    waiting = pending(file, night.warehouse)
+    done = label(night.task, waiting, Instant, settings.teacher.max_tokens, night.warehouse, night.id)
     peaks["labelling"] = _peak()
     became = statuses(file, night.warehouse, night.task, night.id)
     seconds = time.perf_counter() - start

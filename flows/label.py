@@ -7,10 +7,8 @@ from typing import Any
 from evals.intervals import wilson
 from flows.night import Night
 from flows.teacher import LazyEngine, opening_engine, price_of, teacher_identity
-from labels.embed import Embedder, open_embedder
 from labels.errors import StillhouseError
 from labels.files import write_json
-from labels.guardrails import Similar
 from teacher.cost import Cost, cost
 from teacher.engine import Engine
 from teacher.flips import Flips, flips
@@ -50,7 +48,6 @@ def label_queries(night: Night) -> Counts:
     """Label the night's requests; only what no label is held for is asked. Raises where rows are lost."""
     file, teacher = night.folder / "requests.parquet", night.settings.teacher
     total, left = count_pending(file, night.warehouse)
-    embedder = guardrail_embedder(night)
     start, again, hit_rate = time.perf_counter(), None, None
     with opening_engine(night.settings) as engine:
         with night.screen.bar("the teacher labels", total) as advance:
@@ -62,24 +59,16 @@ def label_queries(night: Night) -> Counts:
                 teacher.max_tokens,
                 night.warehouse,
                 night.id,
-                embedder,
                 advance,
             )
         seconds = time.perf_counter() - start if done.asked else 0.0
         if engine.engine:  # a night that has nothing to ask does not start the teacher for this either
-            again = _flips(night, engine.engine, embedder)
+            again = _flips(night, engine.engine)
             hit_rate = _hit_rate(engine.engine, done)
     counts = _count(night, total, done, seconds, hit_rate, again)
     _say(night, counts)
     write_json(night.folder / LABELLING, {"model": teacher_identity(night.settings)} | labelling_summary(counts))
     return counts
-
-
-def guardrail_embedder(night: Night) -> Embedder | None:
-    """The embedder the task's guardrails need; None where they need none."""
-    rails = [rail for field in night.task.model_fields.values() for rail in field.metadata]
-    needed = any(isinstance(rail, Similar) for rail in rails)
-    return open_embedder(night.settings.retrieval.embedder) if needed else None
 
 
 def _start(night: Night, engine: LazyEngine) -> Engine:
@@ -88,13 +77,13 @@ def _start(night: Night, engine: LazyEngine) -> Engine:
         return engine.open()
 
 
-def _flips(night: Night, engine: Engine, embedder: Embedder | None) -> Flips | None:
+def _flips(night: Night, engine: Engine) -> Flips | None:
     teacher = night.settings.teacher
     drawn = sample(night.folder / "requests.parquet", night.warehouse, teacher.flip_sample, night.id, held=True)
     if not drawn:
         return None
     with night.screen.waiting(f"asking {len(drawn)} again"):
-        return flips(night.task, drawn, engine, teacher.max_tokens, night.warehouse, embedder)
+        return flips(night.task, drawn, engine, teacher.max_tokens, night.warehouse)
 
 
 def _hit_rate(engine: Engine, done: Labelled) -> float | None:

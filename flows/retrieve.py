@@ -76,7 +76,7 @@ def open_finder(night: Night) -> tuple[Finder, dict[str, Any]]:
         examples = ExampleFinder(night.warehouse.verdicts(), night.gold, embedder, t.example_similarity)
     for one in built:
         night.screen.say(f"  {_in_words(one)}")
-    held = {"facts": len(catalogue.facts), "examples": len(examples) if examples else 0}
+    held: dict[str, Any] = {"facts": len(catalogue.facts), "examples": len(examples) if examples else 0}
     held |= {"catalogue": {"rows": catalogue.rows} | catalogue.dropped}
     return Finder(retriever, examples, t.facts, t.examples), held | {"indexes": [_json(one) for one in built]}
 

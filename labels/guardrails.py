@@ -91,10 +91,11 @@ class Similar:
     """The value is near the query by meaning: the cosine of their embeddings is at least `threshold`, above 0 to 1.
 
     As Instacart filters categories ("Building the Intent Engine", tech.instacart.com, November 2025). A threshold
-    suits one embedder alone.
+    suits one embedder alone: `ngrams`, or a sentence-transformers model by its folder or Hub name.
     """
 
     threshold: float
+    embedder: str = "ngrams"
     name: ClassVar[str] = "similar"
 
     def __post_init__(self) -> None:
@@ -123,6 +124,7 @@ class Length:
 
 
 Guardrail = Grounded | InTaxonomy | Similar | Length
+Cosines = dict[tuple[str, str], float]
 
 
 @dataclass(frozen=True)
@@ -161,32 +163,24 @@ def guardrails_of(task: type[Task]) -> dict[str, tuple[Guardrail, ...]]:
     return rails
 
 
-def needs_embedder(task: type[Task]) -> bool:
-    """Whether one of the task's guardrails compares embeddings."""
-    return any(isinstance(rail, Similar) for rails in guardrails_of(task).values() for rail in rails)
-
-
-def check(answer: Task, query: str, facts: Sequence[str] = (), embedder: "Embedder | None" = None) -> Rejection | None:
+def check(answer: Task, query: str, facts: Sequence[str] = ()) -> Rejection | None:
     """The first guardrail that turns `answer` down, or None. `query` and `facts` are what the model was shown."""
-    return check_all([answer], [query], [facts], embedder)[0]
+    return check_all([answer], [query], [facts])[0]
 
 
 def check_all(
-    answers: Sequence[Task],
-    queries: Sequence[str],
-    facts: Sequence[Sequence[str]],
-    embedder: "Embedder | None" = None,
+    answers: Sequence[Task], queries: Sequence[str], facts: Sequence[Sequence[str]]
 ) -> list[Rejection | None]:
     """For each answer, all of one task, the first guardrail that turns it down, or None.
 
     Fields are taken in their order, a list's values alphabetically, guardrails as they are named. What `Similar`
-    compares is embedded at once, by `embedder` or, without one, as character n-grams.
+    compares is embedded at once.
     """
     if not answers:
         return []
     rails = guardrails_of(type(answers[0]))
     values = [_values(answer) for answer in answers]
-    cosines = _cosines(rails, values, queries, embedder)
+    cosines = _cosines(rails, values, queries)
     return [_first(rails, own, query, shown, cosines) for own, query, shown in zip(values, queries, facts, strict=True)]
 
 
@@ -201,48 +195,46 @@ def _first(
     values: Sequence[tuple[str, str]],
     query: str,
     facts: Sequence[str],
-    cosines: dict[tuple[str, str], float],
+    cosines: dict[str, Cosines],
 ) -> Rejection | None:
     facts = [normalise(fact) for fact in facts]
     for field, value in values:
         for rail in rails[field]:
-            figure = cosines[value, query] if isinstance(rail, Similar) else rail.figure(value, query, facts)
+            figure = (
+                cosines[rail.embedder][value, query] if isinstance(rail, Similar) else rail.figure(value, query, facts)
+            )
             if figure > rail.threshold if isinstance(rail, Length) else figure < rail.threshold:
                 return Rejection(rail.name, field, value, round(figure, 3), rail.threshold)
     return None
 
 
 def _cosines(
-    rails: dict[str, tuple[Guardrail, ...]],
-    values: Sequence[Sequence[tuple[str, str]]],
-    queries: Sequence[str],
-    embedder: "Embedder | None",
-) -> dict[tuple[str, str], float]:
-    """The cosine of each (value, query) that a field wants compared."""
-    compared = {field for field, held in rails.items() if any(isinstance(rail, Similar) for rail in held)}
-    pairs = list(
-        dict.fromkeys(
-            (value, query)
-            for own, query in zip(values, queries, strict=True)
-            for field, value in own
-            if field in compared
-        )
-    )
-    if not pairs:
-        return {}
+    rails: dict[str, tuple[Guardrail, ...]], values: Sequence[Sequence[tuple[str, str]]], queries: Sequence[str]
+) -> dict[str, Cosines]:
+    """By embedder the cosine of each (value, query) that a field wants compared."""
+    wanted: dict[str, dict[tuple[str, str], None]] = {}
+    for own, query in zip(values, queries, strict=True):
+        for field, value in own:
+            for rail in rails[field]:
+                if isinstance(rail, Similar):
+                    wanted.setdefault(rail.embedder, {})[value, query] = None
+    return {embedder: _compared(_embedder(embedder), list(pairs)) for embedder, pairs in wanted.items()}
+
+
+def _compared(embedder: "Embedder", pairs: list[tuple[str, str]]) -> Cosines:
     texts = list(dict.fromkeys(text for pair in pairs for text in pair))
     row = {text: number for number, text in enumerate(texts)}
-    vectors = (embedder or _ngrams()).embed(texts)
+    vectors = embedder.embed(texts)
     left, right = (vectors[[row[pair[side]] for pair in pairs]] for side in (0, 1))
     # Rounded: in 32 bits a text is 0.9999999 near itself.
     return {pair: round(float(cosine), 6) for pair, cosine in zip(pairs, (left * right).sum(axis=1), strict=True)}
 
 
 @cache
-def _ngrams() -> "Embedder":
-    from labels.embed import NgramEmbedder
+def _embedder(name: str) -> "Embedder":
+    from labels.embed import open_embedder
 
-    return NgramEmbedder()
+    return open_embedder(name)
 
 
 def _check_share(rail: Grounded | Similar) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from labels.confidence import confidence_at, value_spans
-from labels.embed import Embedder
 from labels.errors import InputError
 from labels.guardrails import Rejection, check_all
 from labels.records import Label, Status
@@ -49,19 +48,18 @@ def labels_of(
     completions: Sequence[Completion],
     model: str,
     night: str,
-    embedder: Embedder | None = None,
 ) -> list[Label]:
     """The label of each request, from the completion in the same place.
 
     `failed` where the engine refused the prompt or no sample is an answer, `rejected` where a guardrail turns the best
-    one down, else `accepted`. What guardrails compare is embedded for all at once, by `embedder` or as n-grams.
+    one down, else `accepted`. What guardrails compare is embedded for all at once.
     Raises ValueError where a completion is of another request.
     """
     for request, completion in zip(requests, completions, strict=True):
         if request.identity != completion.key:
             raise ValueError(f"the completion {completion.key!r} is of another request than {request.identity!r}")
     read = [_read(task, completion) for completion in completions]
-    refusals = _refusals(requests, [answers for answers, _ in read], embedder)
+    refusals = _refusals(requests, [answers for answers, _ in read])
     labels, version = [], task.version()
     for request, completion, (answers, why), refused in zip(requests, completions, read, refusals, strict=True):
         came_to = _judged(task, answers, refused) if answers else Outcome("failed", _said(completion), why)
@@ -156,9 +154,7 @@ def _answer(task: type[Task], sample: Sample) -> Answer:
     return Answer(sample, said, said.to_json(), value_spans(task, sample.text))
 
 
-def _refusals(
-    requests: Sequence[Request], answers: Sequence[Sequence[Answer]], embedder: Embedder | None
-) -> list[dict[str, Rejection | None]]:
+def _refusals(requests: Sequence[Request], answers: Sequence[Sequence[Answer]]) -> list[dict[str, Rejection | None]]:
     """For each request, which guardrail turns each value down; samples that say the same are checked once."""
     distinct = [{answer.value: answer.said for answer in own} for own in answers]
     flat = [(request, said) for request, own in zip(requests, distinct, strict=True) for said in own.values()]
@@ -167,7 +163,6 @@ def _refusals(
             [said for _, said in flat],
             [request.query for request, _ in flat],
             [request.shown.facts for request, _ in flat],
-            embedder,
         )
     )
     return [{value: next(checked) for value in own} for own in distinct]

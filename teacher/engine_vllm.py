@@ -117,7 +117,7 @@ class VllmEngine:
         return [_completion(output) for output in outputs if output.finished]
 
     def _encode(self, prompts: list[Prompt]) -> list[list[int]]:
-        texts = self._tokenizer.apply_chat_template(
+        texts: Any = self._tokenizer.apply_chat_template(
             [prompt.messages for prompt in prompts], tokenize=False, add_generation_prompt=True
         )
         ids: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"]

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from labels.embed import Embedder
 from labels.records import Label
 from labels.task import Task
 from labels.warehouse import Warehouse
@@ -43,7 +42,6 @@ def flips(
     engine: Engine,
     max_tokens: int,
     warehouse: Warehouse,
-    embedder: Embedder | None,
 ) -> Flips:
     """Ask `requests`, which all have a label, again and compare; nothing is stored.
 
@@ -51,7 +49,7 @@ def flips(
     """
     pairs = list(ask(task, engine, requests, max_tokens))
     asked, completions = [request for request, _ in pairs], [completion for _, completion in pairs]
-    again = labels_of(task, asked, completions, engine.model, "", embedder)
+    again = labels_of(task, asked, completions, engine.model, "")
     held = {one.identity: one for one in warehouse.labels(request.identity for request in asked)}
     changed = [
         Flip(now.query, _said(held[now.identity]), _said(now))

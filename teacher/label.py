@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from labels.embed import Embedder
 from labels.errors import EngineError
 from labels.task import Task
 from labels.warehouse import Warehouse
@@ -41,7 +40,6 @@ def label(
     max_tokens: int,
     warehouse: Warehouse,
     night: str,
-    embedder: Embedder | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Labelled:
     """Label every request; none of them may have a label yet (`teacher.requests.pending` gives such).
@@ -56,7 +54,7 @@ def label(
     start, used = time.perf_counter(), _Used()
     for answered in _chunks(ask(task, engine, chain([first], incoming), max_tokens)):
         asked, completions = [request for request, _ in answered], [completion for _, completion in answered]
-        warehouse.add_labels(labels_of(task, asked, completions, engine.model, night, embedder))
+        warehouse.add_labels(labels_of(task, asked, completions, engine.model, night))
         used.count(completions)
         progress(len(answered))
     return used.labelled(time.perf_counter() - start)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -68,7 +69,8 @@ def statuses(path: Path, warehouse: Warehouse, task: type[Task], night: str) -> 
     """How many of the requests' labels are accepted, rejected and failed; and of the accepted ones how many say nothing
     (`abstained`) and how many were made this `night` (`accepted_now`).
     """
-    empty = task.model_construct(**{name: [] if task.is_list(name) else "" for name in task.model_fields}).to_json()
+    nothing: dict[str, Any] = {name: [] if task.is_list(name) else "" for name in task.model_fields}
+    empty = task(**nothing).to_json()
     with _joined(path, warehouse) as con:
         rows = con.execute(
             """SELECT status, status = 'accepted' AND value = ?, status = 'accepted' AND l.night = ?, count(*)
@@ -104,7 +106,7 @@ def _row(request: Request) -> dict[str, object]:
     }
 
 
-def _request(row: dict[str, object]) -> Request:
+def _request(row: dict[str, Any]) -> Request:
     facts, scores, examples = (row[name] or () for name in ("facts", "scores", "examples"))
-    shown = Shown(tuple(facts), tuple(scores), tuple(Example(**example) for example in examples))  # type: ignore
-    return Request(str(row["identity"]), str(row["query"]), shown, str(row["prompt"]))
+    shown = Shown(tuple(facts), tuple(scores), tuple(Example(**example) for example in examples))
+    return Request(row["identity"], row["query"], shown, row["prompt"])

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +12,10 @@ from pydantic import Field
 
 from labels.embed import NgramEmbedder
 from labels.errors import SettingsError
-from labels.guardrails import Grounded, InTaxonomy, Length, Similar, check, check_all, guardrails_of, needs_embedder
+from labels.guardrails import Grounded, InTaxonomy, Length, Similar, check, check_all, guardrails_of
 from labels.semantic_roles import SemanticRoles
 from labels.task import Task
+from tests.labels.test_embed import MINILM
 from tests.labels.test_task import Outfit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,19 +173,11 @@ def test_a_value_is_wholly_similar_to_itself_in_single_precision_too():
     assert check_all([task(value=query) for query in queries], queries, [()] * 300) == [None] * 300
 
 
-class Upside(NgramEmbedder):
-    """Finds nothing near anything."""
-
-    def embed(self, texts):
-        vectors = np.zeros((len(texts), 1024), np.float32)
-        vectors[np.arange(len(texts)), np.arange(len(texts))] = 1
-        return vectors
-
-
-def test_similarity_is_by_the_embedder_given():
-    answer = shop(rewrites=["oat milks"])
-    assert check(answer, "oat milk") is None
-    assert check(answer, "oat milk", embedder=Upside()).figure == 0
+def test_similarity_is_by_the_embedder_the_guardrail_names():
+    by_letters, by_meaning = task_with(Similar(0.5)), task_with(Similar(0.5, embedder=str(MINILM)))
+    assert check(by_letters(value="couch"), "sofa").figure < 0.1
+    assert check(by_meaning(value="couch"), "sofa") is None
+    assert check(by_meaning(value="toothpaste"), "sofa").guardrail == "similar"
 
 
 def test_length_counts_characters_and_says_how_many_are_allowed():
@@ -241,9 +233,7 @@ def test_a_guardrail_named_without_its_brackets_is_an_error_not_ignored(guardrai
         guardrails_of(task_with(guardrail))
 
 
-def test_only_similarity_needs_an_embedder_and_only_it_loads_one():
-    assert needs_embedder(Shop)
-    assert not needs_embedder(SemanticRoles)
+def test_only_similarity_loads_an_embedder():
     code = (
         "import sys; from labels.guardrails import check; from labels.semantic_roles import SemanticRoles as T;"
         "check(T(product='milk', brand='', attributes=[]), 'milk'); print({'sklearn', 'numpy'} & set(sys.modules))"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from labels.guardrails import Grounded, Similar, check
+from labels.guardrails import Similar, check
 from labels.records import Example
 from labels.semantic_roles import SemanticRoles
 from labels.task import Task
@@ -186,35 +186,19 @@ class Shelf(Task):
     """Say on which shelf it lies."""
 
     name: ClassVar[str] = "shelf"
-    shelf: Annotated[str, Grounded(), Similar(0.5)] = Field(description="the shelf")
+    shelf: Annotated[str, Similar(0.5)] = Field(description="the shelf")
 
 
-class Counting:
-    """The n-gram embedder, counting what it is asked."""
-
-    name, dimensions = "counting", 1024
-
-    def __init__(self):
-        self.calls = []
-
-    def embed(self, texts):
-        from labels.embed import NgramEmbedder
-
-        self.calls.append(list(texts))
-        return NgramEmbedder().embed(texts)
-
-
-def test_a_chunk_is_embedded_in_one_call_each_text_once():
+def test_similarity_is_checked_for_every_sample_of_a_chunk():
     requests = plan(Shelf, ["oat milk", "soap"], [Shown(), Shown()], "m")
-    said = [["oat milk", "milk", "oat milk"], ["soap"]]
+    said = [["milk", "oat milk", "oat milk"], ["tyres"]]
     done = [
         Completion(request.identity, tuple(sample(json.dumps({"shelf": shelf})) for shelf in shelves))
         for request, shelves in zip(requests, said, strict=True)
     ]
-    embedder = Counting()
-    made = labels_of(Shelf, requests, done, "m", "n", embedder)
-    assert [sorted(texts) for texts in embedder.calls] == [["milk", "oat milk", "soap"]]
-    assert [json.loads(one.value)["shelf"] for one in made] == ["oat milk", "soap"]
+    kept, refused = labels_of(Shelf, requests, done, "m", "n")
+    assert (kept.status, json.loads(kept.value)["shelf"]) == ("accepted", "oat milk")
+    assert (refused.status, refused.guardrail) == ("rejected", "similar")
 
 
 def test_a_completion_of_another_request_is_never_taken_for_this_ones():

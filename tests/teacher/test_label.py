@@ -213,7 +213,7 @@ def test_the_flip_rate_counts_other_answers_to_the_same_question(tmp_path):
     assert drawn == sample(file, house, 40, "n1", held=True) != sample(file, house, 40, "n2", held=True)
     two = [request.query for request in drawn if request.query != "milk 9"][:2]
     moody = FakeEngine({two[0]: roles("milk"), two[1]: "sorry!", "milk 9": "well, no"})
-    found = flips(SemanticRoles, drawn, moody, 64, house, None)
+    found = flips(SemanticRoles, drawn, moody, 64, house)
     assert (found.asked, found.flipped) == (40, 2)
     assert {flip.query for flip in found.examples} == set(two)
     assert found.to_json()["rate"] == 0.05
