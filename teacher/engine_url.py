@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from itertools import accumulate, islice
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from labels.errors import EngineError, InputError, SettingsError
 from labels.prompt import messages
@@ -88,12 +88,14 @@ class UrlEngine:
     def _client(self) -> "AsyncOpenAI":
         from openai import AsyncOpenAI, DefaultAioHttpClient, Timeout
 
+        parts = urlsplit(self._url)
+        login = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
         return AsyncOpenAI(
-            base_url=self._url,
+            base_url=parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
             api_key=self._key or "none",  # without one it would send this machine's OPENAI_API_KEY to whoever is there
             timeout=Timeout(self._deadline / 2, connect=min(10, self._deadline / 2)),
             max_retries=_retries(self._deadline),
-            http_client=DefaultAioHttpClient(),  # a request costs half of what it does with the usual one
+            http_client=DefaultAioHttpClient(auth=login),  # a request costs half of what it does with the usual one
         )
 
     async def _knock(self, client: "AsyncOpenAI") -> None:
@@ -199,14 +201,15 @@ class UrlEngine:
         return EngineError(f"{self._shown} gave no answer but {came}. {todo}; then run the same command again")
 
     def _unreachable(self, error: Exception) -> EngineError:
-        from openai import APITimeoutError
-
-        if isinstance(error, TimeoutError | APITimeoutError):
+        cause: BaseException = error
+        # The client calls a refused connection a timeout too; what that came from knows better.
+        while cause.__cause__ and not isinstance(cause, TimeoutError):
+            cause = cause.__cause__
+        if isinstance(cause, TimeoutError):
             return EngineError(
                 f"{self._shown} gave no whole answer in {self._deadline:g} s, retries included. Look whether it hangs or "
                 "is overloaded; raise teacher.deadline_seconds or lower teacher.concurrency; then run the same again"
             )
-        cause = error.__cause__ or error
         came = self._safe(str(cause)) or type(cause).__name__
         return EngineError(
             f"{self._shown} can't be reached, or cuts the connection ({came}). Look whether the server runs and "
