@@ -1,11 +1,13 @@
 """What is installed, reachable and missing, and what to do about it."""
 
+import glob
 import importlib.metadata
 import shutil
 import socket
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from flows.settings import Settings
 from labels.errors import StillhouseError
@@ -13,12 +15,13 @@ from labels.models import model_identity
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "faiss-cpu", "duckdb", "prefect", "redis", "fastapi")
 FREE_GIB = 5
+PORTS = {"http": 80, "https": 443}
 
 
 def examine(settings: Settings) -> list[dict[str, Any]]:
     """One row a thing: what, ok, found, todo."""
     rows = [_python(), _vllm(), *map(_package, PACKAGES), _redis(settings), _disk(settings), _port(settings)]
-    rows += [_model("teacher", settings.teacher.model, settings.teacher.revision)]
+    rows += [_teacher(settings)]
     rows += [_model("student base", settings.student.base, settings.student.revision)]
     rows += [_file("log", settings.log.path), _file("catalogue", settings.catalogue.path)]
     return rows
@@ -84,6 +87,19 @@ def _port(settings: Settings) -> dict[str, Any]:
     return _row("port", True, f"{serve.host}:{serve.port} is free", "")
 
 
+def _teacher(settings: Settings) -> dict[str, Any]:
+    """A folder, a Hub name, or a server that answers."""
+    teacher = settings.teacher
+    if not teacher.url:
+        return _model("teacher", teacher.model, teacher.revision)
+    parts = urlsplit(teacher.url)
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0)), timeout=3):
+            return _row("teacher", True, f"{teacher.model}, at a server that is reachable", "")
+    except OSError as error:
+        return _row("teacher", False, error, "start the server, or look at teacher.url")
+
+
 def _model(what: str, model: str, revision: str | None) -> dict[str, Any]:
     try:
         found = model_identity(model, revision)
@@ -95,4 +111,5 @@ def _model(what: str, model: str, revision: str | None) -> dict[str, Any]:
 def _file(what: str, path: str | None) -> dict[str, Any]:
     if not path:
         return _row(what, True, f"not set; give --{what} FILE to `stillhouse night`", "")
-    return _row(what, Path(path).is_file(), path, f"there is no such file; give --{what} FILE")
+    there = Path(path).is_file() or next(glob.iglob(path, recursive=True), None) is not None
+    return _row(what, there, path, f"there is no such file; give --{what} FILE")

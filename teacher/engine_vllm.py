@@ -68,10 +68,6 @@ class VllmEngine:
             if asked and self._llm:
                 self._llm.llm_engine.abort_request(list(asked))
 
-    def count_tokens(self, prompts: Iterable[Prompt]) -> list[int]:
-        """How many tokens each prompt has, chat template included."""
-        return [len(ids) for ids in self._encode(list(prompts))]
-
     def prefix_cache(self) -> tuple[int, int]:
         """Prompt tokens found in the prefix cache, and all those looked up, by vLLM's own counters."""
         if self._llm is None:

@@ -19,7 +19,10 @@ from teacher.plan import Request
 COMMIT = 512
 """Labels committed together."""
 AT_RISK = IN_FLIGHT + COMMIT
-"""At most so many queries are asked again after a kill: those in flight and those answered but not yet committed."""
+"""At most so many queries are asked again after a kill: those in flight and those answered but not yet committed.
+
+Under Ray each replica has about twice IN_FLIGHT before it.
+"""
 
 
 @dataclass(frozen=True)
