@@ -6,7 +6,7 @@ from typing import Any
 
 from evals.intervals import wilson
 from flows.night import Night
-from flows.teacher import LazyEngine, opening_engine, price_of, teacher_identity
+from flows.teacher import LazyEngine, price_of, teacher_identity
 from labels.errors import StillhouseError
 from labels.files import write_json
 from teacher.cost import Cost, cost
@@ -49,7 +49,7 @@ def label_queries(night: Night) -> Counts:
     file, teacher = night.folder / "requests.parquet", night.settings.teacher
     total, left = count_pending(file, night.warehouse)
     start, again, hit_rate = time.perf_counter(), None, None
-    with opening_engine(night.settings) as engine:
+    with LazyEngine(night.settings) as engine:
         with night.screen.bar("the teacher labels", total) as advance:
             advance(total - left)
             done = label(
@@ -63,8 +63,8 @@ def label_queries(night: Night) -> Counts:
             )
         seconds = time.perf_counter() - start if done.asked else 0.0
         if engine.engine:  # a night that has nothing to ask does not start the teacher for this either
-            again = _flips(night, engine.engine)
             hit_rate = _hit_rate(engine.engine, done)
+            again = _flips(night, engine.engine)
     counts = _count(night, total, done, seconds, hit_rate, again)
     _say(night, counts)
     write_json(night.folder / LABELLING, {"model": teacher_identity(night.settings)} | labelling_summary(counts))
@@ -72,8 +72,7 @@ def label_queries(night: Night) -> Counts:
 
 
 def _start(night: Night, engine: LazyEngine) -> Engine:
-    where = night.settings.teacher.url or night.settings.teacher.model
-    with night.screen.waiting(f"starting the teacher, {where}"):
+    with night.screen.waiting(f"starting the teacher, {night.settings.teacher.model}"):
         return engine.open()
 
 

@@ -27,6 +27,10 @@ from labels.warehouse import Warehouse
 from teacher.log import check_columns
 
 
+SECRET = {"cache": {"redis_url"}, "teacher": {"url"}}
+"""Settings that may hold a password, and are not written down."""
+
+
 @dataclass(frozen=True)
 class Night:
     """One run of the nightly flow. `open` holds the services it uses; they end with it."""
@@ -108,7 +112,7 @@ def begin_night(settings: Settings, screen: Screen, services: ExitStack | None =
         own.callback(stop_left_behind, work)
         night = Night(f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}", settings, screen, services or own)
         night.folder.mkdir(parents=True, exist_ok=False)
-        write_text(night.folder / "settings.json", settings.model_dump_json(indent=2, exclude={"cache": {"redis_url"}}))
+        write_text(night.folder / "settings.json", settings.model_dump_json(indent=2, exclude=SECRET))
         yield night
 
 

@@ -1,8 +1,7 @@
 """The teacher as the settings name it: its identity, its engine, its price."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Self
 
 from flows.settings import SECRETS, Settings
 from labels.models import model_identity
@@ -24,19 +23,8 @@ def teacher_identity(settings: Settings) -> str:
     return identity_with(model, sampling_of(settings))
 
 
-@contextmanager
-def opening_engine(settings: Settings) -> Iterator["LazyEngine"]:
-    """An engine that starts when it is first asked for, and is closed at the end."""
-    lazy = LazyEngine(settings)
-    try:
-        yield lazy
-    finally:
-        if lazy.engine:
-            lazy.engine.close()
-
-
 class LazyEngine:
-    """The settings' engine, opened by the first call of `open`."""
+    """The settings' engine, opened when it is first asked for and closed when the block ends."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -47,6 +35,15 @@ class LazyEngine:
         if self.engine is None:
             self.engine = open_engine(self.settings)
         return self.engine
+
+    def __enter__(self) -> Self:
+        """Nothing is opened yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close what was opened."""
+        if self.engine:
+            self.engine.close()
 
 
 def open_engine(settings: Settings) -> Engine:
