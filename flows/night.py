@@ -26,7 +26,6 @@ from labels.task import Task
 from labels.warehouse import Warehouse
 from teacher.log import check_columns
 
-
 SECRET = {"cache": {"redis_url"}, "teacher": {"url"}}
 """Settings that may hold a password, and are not written down."""
 
