@@ -11,6 +11,7 @@ from flows.night import Night
 from flows.teacher import teacher_identity
 from labels.embed import open_embedder
 from labels.records import Example
+from student.dataset import near_duplicates
 from teacher.catalogue import read_catalogue
 from teacher.converted import converted_fact
 from teacher.examples import ExampleFinder
@@ -70,15 +71,24 @@ def open_finder(night: Night) -> tuple[Finder, dict[str, Any]]:
         retriever, built = open_retriever(
             catalogue.facts, night.work / "indexes", r.embedder, r.lexical, r.index, _probes(night), night.screen.say
         )
-    examples = None
-    if t.examples:
-        embedder = open_embedder(r.embedder)
-        examples = ExampleFinder(night.warehouse.verdicts(), night.gold, embedder, t.example_similarity)
+    examples = _open_examples(night) if t.examples else None
     for one in built:
         night.screen.say(f"  {_in_words(one)}")
     held: dict[str, Any] = {"facts": len(catalogue.facts), "examples": len(examples) if examples else 0}
     held |= {"catalogue": {"rows": catalogue.rows} | catalogue.dropped}
     return Finder(retriever, examples, t.facts, t.examples), held | {"indexes": [_json(one) for one in built]}
+
+
+def _open_examples(night: Night) -> ExampleFinder:
+    """What people verified of this task; nothing that is gold or near it (invariant 6)."""
+    verdicts = night.warehouse.verdicts()
+    judged = night.warehouse.labels(verdict.identity for verdict in verdicts)
+    ours = {label.identity for label in judged if label.task == night.task.name}
+    verdicts = [verdict for verdict in verdicts if verdict.identity in ours]
+    near = near_duplicates([verdict.query for verdict in verdicts], sorted(night.gold))
+    held_out = {verdict.query for verdict, close in zip(verdicts, near, strict=True) if close}
+    embedder = open_embedder(night.settings.retrieval.embedder)
+    return ExampleFinder(verdicts, held_out, embedder, night.settings.teacher.example_similarity)
 
 
 def _queries(night: Night) -> pq.ParquetFile:

@@ -11,6 +11,7 @@ from flows.environment import prepare
 from flows.labelling import explain_one, forecast_labelling, run_labelling
 from flows.settings import load_settings
 from labels.errors import BusyError, SettingsError
+from labels.records import Verdict
 from labels.warehouse import Warehouse
 from tests.flows.command import stillhouse
 
@@ -130,6 +131,25 @@ def test_a_changed_catalogue_relabels_exactly_what_it_touches_and_why_says_so(sh
     why = explain_one(shop.settings(catalogue__path=str(fewer)), query)
     assert why["asked_again"]
     assert "its facts changed: " in why["why"]
+
+
+def test_verified_answers_are_shown_beside_queries_like_them_but_never_gold_nor_the_query_itself(shop, first, tmp_path):
+    house = Warehouse(shop.work / "warehouse")
+    with house.connect() as con:
+        [(identity, query, value), (other, gold, told)] = con.execute(
+            "SELECT identity, query, value FROM labels WHERE status = 'accepted' ORDER BY length(query) DESC LIMIT 2"
+        ).fetchall()
+    said = ("ann", "right")
+    house.add_verdicts([Verdict(identity, query, *said, value, False, "head", 1.0)])
+    house.add_verdicts([Verdict(other, gold, *said, told, False, "head", 1.0)])
+    (tmp_path / "gold.csv").write_text(f"query,product,brand,attributes\n{gold}s,,,[]\n")
+    settings = shop.settings(
+        teacher__examples=3, teacher__example_similarity=0.3, gold__path=str(tmp_path / "gold.csv")
+    )
+    like = explain_one(settings, f"{query} now")
+    assert like["examples"] == [f"{query} => {value}"]
+    assert explain_one(settings, query)["examples"] == []
+    assert explain_one(settings, gold)["examples"] in ([], [f"{query} => {value}"])
 
 
 def test_another_teacher_asks_for_everything_and_why_names_it(shop, first):
