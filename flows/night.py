@@ -2,6 +2,7 @@
 
 import fcntl
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -109,10 +110,17 @@ def begin_night(settings: Settings, screen: Screen, services: ExitStack | None =
             ) from None
         check_inputs(settings)
         own.callback(stop_left_behind, work)
-        night = Night(f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}", settings, screen, services or own)
+        night = Night(_free_id(work), settings, screen, services or own)
         night.folder.mkdir(parents=True, exist_ok=False)
         write_text(night.folder / "settings.json", settings.model_dump_json(indent=2, exclude=SECRET))
         yield night
+
+
+def _free_id(work: Path) -> str:
+    """The present second; where a night began in it already, the next one."""
+    while (work / "nights" / (present := f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}")).exists():
+        time.sleep(0.05)
+    return present
 
 
 @contextmanager

@@ -38,6 +38,7 @@ HOSTILE = {
     "oat\x00 milk\x1b[31m\x07\tred": "labelled",
     "verdant " * 12_500: "too long",  # 100 kB
     " \t\x00 ": "empty",
+    "send it to jo.doe@example.com": "masked",
     "jo.doe@example.com": "personal",
 }
 

@@ -34,7 +34,7 @@ def imports(room: str) -> set[tuple[str, str]]:
 def test_the_walk_below_sees_imports_inside_functions():
     assert ("night.py", "cache") in imports("flows")
     assert ("nightly.py", "prefect") in imports("flows")
-    assert ("engine.py", "vllm") in imports("teacher")
+    assert ("engine_vllm.py", "vllm") in imports("teacher")
 
 
 @pytest.mark.parametrize("room", [room for room in ROOMS if room != "flows"])
