@@ -179,14 +179,10 @@ def test_a_flat_index_updated_by_any_steps_is_the_index_of_the_result(steps):
     assert index.search(QUERIES, 4) == fresh.search(QUERIES, 4)
 
 
-@settings(max_examples=15, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 1400), st.integers(1, 100)), min_size=1, max_size=3),
-    st.sampled_from(["hnsw", "ivfpq"]),
-)
-def test_an_updated_graph_or_ivf_never_finds_what_was_removed_and_finds_what_is_there(cuts, kind):
+@pytest.mark.parametrize("kind", ["hnsw", "ivfpq"])
+def test_an_updated_graph_or_ivf_never_finds_what_was_removed_and_finds_what_is_there(kind):
     index, now = Index.of(MANY, Fixed(), kind), MANY
-    for at, count in cuts:
+    for at, count in [(0, 100), (700, 1), (1290, 60)]:
         now = now[:at] + now[at + count :] + [fact_of("fresh", f"thing {at} {number}", "") for number in range(3)]
         now = list(dict.fromkeys(now))
         index = index.updated(now)
@@ -196,7 +192,7 @@ def test_an_updated_graph_or_ivf_never_finds_what_was_removed_and_finds_what_is_
     assert recall >= 0.9
     found = index.search([fact.indexed for fact in MANY], 10)
     assert {one.text for row in found for one in row} <= {fact.line for fact in now}
-    assert index.search([f"fresh thing {cuts[-1][0]} 2"], 1)[0][0].text == f"fresh | thing {cuts[-1][0]} 2"
+    assert index.search(["fresh thing 1290 2"], 1)[0][0].text == "fresh | thing 1290 2"
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "ivfpq"])
