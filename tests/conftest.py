@@ -1,20 +1,35 @@
-"""Two workers share the tests, a file or a costly fixture to one of them; the longest begins first."""
+"""Two workers share the tests, file by file; files that share a costly fixture go to one of them, and begin first."""
+
+from pathlib import PurePosixPath
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-SHARED = {"night": ("night", "day", "real_night"), "engines": ("offline_engine", "teacher_url")}
+TOGETHER = {
+    "night": ("test_night", "test_hostile_log", "test_left_behind", "test_prefect", "test_real_data"),
+    "engines": ("test_engine_url", "test_engine_ray"),
+}
+
+
+class ByFixture(LoadScopeScheduling):
+    """Gives a worker whole groups of files."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFixture:
+    """xdist asks for the scheduler here; its own groups by mark do nothing under pytest 9.2."""
+    return ByFixture(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Name each test's group, for `--dist loadgroup`."""
-    groups = {item: group_of(item) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    order = [*SHARED]
-    items.sort(key=lambda item: order.index(groups[item]) if groups[item] in order else len(order))
+    """The longest groups begin first, so that none is left over at the end."""
+    first = list(TOGETHER)
+    items.sort(key=lambda item: first.index(group) if (group := group_of(item.nodeid)) in first else len(first))
 
 
-def group_of(item: pytest.Item) -> str:
-    """The costly fixture a test shares with others, else its file."""
-    needed = getattr(item, "fixturenames", ())
-    return next((name for name, fixtures in SHARED.items() if set(fixtures) & set(needed)), str(item.path))
+def group_of(nodeid: str) -> str:
+    """The group of a test's file: the file itself, unless it shares a fixture with others."""
+    file = nodeid.partition("::")[0]
+    return next((group for group, files in TOGETHER.items() if PurePosixPath(file).stem in files), file)
