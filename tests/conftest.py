@@ -5,6 +5,10 @@ from pathlib import PurePosixPath
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from flows.environment import prepare
+
+prepare(offline=True)  # before any test imports torch: threads that spin against the other worker's cost minutes
+
 TOGETHER = {
     "night": ("test_night", "test_hostile_log", "test_left_behind", "test_prefect", "test_real_data"),
     "engines": ("test_engine_url", "test_engine_ray"),
