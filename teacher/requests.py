@@ -26,7 +26,7 @@ REQUESTS = pa.schema(
     ]
 )
 BATCH = 2048
-MEMORY = "400MB"  # for sorting; more spills to disk
+MEMORY = "200MB"  # for sorting; more spills to disk
 
 
 def write_requests(path: Path, batches: Iterable[list[Request]]) -> None:
@@ -89,7 +89,7 @@ def _joined(path: Path, warehouse: Warehouse) -> duckdb.DuckDBPyConnection:
     con = warehouse.connect()
     con.execute(f"SET memory_limit = '{MEMORY}'")
     con.execute("SET temp_directory = ?", [str(path.parent / "tmp")])
-    con.execute("SET preserve_insertion_order = false")
+    con.execute("SET preserve_insertion_order = false; SET threads = 1")
     con.read_parquet(str(path)).create_view("requests")
     return con
 
