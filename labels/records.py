@@ -4,12 +4,14 @@ import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
+from uuid import uuid4
 
 from labels.files import digest
 from labels.task import Task
 
 Status = Literal["accepted", "rejected", "failed"]
 Decision = Literal["right", "corrected", "cant_tell"]
+Part = Literal["audit", "active", "gold"]
 Band = Literal["head", "torso", "tail"]
 
 
@@ -83,16 +85,26 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a reviewer said of a label. `value` is the right answer as the task's JSON, None where they can't tell."""
+    """What a reviewer said of a label. `value` is the right answer as the task's JSON, None where they can't tell.
+
+    `draft` is the label's value as it was shown. `part` says why it was asked: for the audit, to learn from, or as a
+    hidden gold item that tests the reviewer. `seconds` is how long it took. `id` is made by who asks, once an answer:
+    the same verdict sent again is the same verdict.
+    """
 
     identity: str
     query: str
     reviewer: str
     decision: Decision
     value: str | None
-    simulated: bool
-    stratum: str
-    inclusion_probability: float
+    simulated: bool = False
+    draft: str | None = None
+    part: Part = "audit"
+    note: str = ""
+    seconds: float = 0.0
+    task: str = ""
+    task_version: str = ""
+    id: str = field(default_factory=lambda: uuid4().hex)
     created: str = field(default_factory=now)
 
 

@@ -1,4 +1,4 @@
-"""The warehouse: Parquet files that are only ever added, and DuckDB views over them.
+"""The warehouse: Parquet files that are only ever added, the verdicts, and DuckDB views over both.
 
 A chunk of labels is one file, written whole or not at all; readers never meet half of one and never wait for a
 writer (invariants 2 and 10). `connect` gives an in-memory DuckDB with the views, so no file is locked either.
@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from labels.files import digest, write_parquet
 from labels.records import Example, Label, Verdict
+from labels.verdicts import Verdicts
 
 LABELS = pa.schema(
     [
@@ -53,8 +54,13 @@ VERDICTS = pa.schema(
         ("decision", pa.string()),
         ("value", pa.string()),
         ("simulated", pa.bool_()),
-        ("stratum", pa.string()),
-        ("inclusion_probability", pa.float64()),
+        ("draft", pa.string()),
+        ("part", pa.string()),
+        ("note", pa.string()),
+        ("seconds", pa.float64()),
+        ("task", pa.string()),
+        ("task_version", pa.string()),
+        ("id", pa.string()),
         ("created", pa.string()),
     ]
 )
@@ -67,7 +73,7 @@ QUERIES = pa.schema(
         ("band", pa.string()),
     ]
 )
-TABLES = {"labels": LABELS, "verdicts": VERDICTS, "queries": QUERIES}
+FILES = {"labels": LABELS, "queries": QUERIES}
 
 
 class Warehouse:
@@ -75,14 +81,18 @@ class Warehouse:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.said = Verdicts(folder / "verdicts.sqlite")
 
     def add_labels(self, labels: Sequence[Label]) -> None:
         """Commit one chunk of labels: after this call they are durable, before it none of them exists."""
-        self._add("labels", [_label_row(label) for label in labels])
+        if labels:
+            chunk = digest([label.identity for label in labels], labels[0].created)
+            rows = pa.Table.from_pylist([_label_row(label) for label in labels], LABELS)
+            write_parquet(self.folder / "labels" / f"{chunk}.parquet", rows)
 
     def add_verdicts(self, verdicts: Sequence[Verdict]) -> None:
         """Commit verdicts; durable when this returns (invariant 5)."""
-        self._add("verdicts", [_row(verdict) for verdict in verdicts])
+        self.said.add(verdicts)
 
     def queries_file(self, night: str) -> Path:
         """Where a night's queries lie, columns as in QUERIES; the log's reader writes it."""
@@ -102,16 +112,14 @@ class Warehouse:
         return [found[identity] for identity in wanted if identity in found]
 
     def verdicts(self) -> list[Verdict]:
-        """The latest verdict on each label, oldest first."""
-        order = "ROW_NUMBER() OVER (PARTITION BY identity ORDER BY created DESC)"
-        with self.connect() as con:
-            table = con.sql(f"SELECT * FROM verdicts QUALIFY {order} = 1 ORDER BY created, query").to_arrow_table()
-        return [Verdict(**row) for row in table.to_pylist()]
+        """One verdict a label, oldest first: what counts of all that was said of it (`labels.verdicts.settle`)."""
+        return self.said.settled()
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """An in-memory DuckDB with the views `labels`, `verdicts` and `queries`."""
         con = duckdb.connect()
-        for name, schema in TABLES.items():
+        con.register("verdicts", pa.Table.from_pylist([_row(verdict) for verdict in self.said.all()], VERDICTS))
+        for name, schema in FILES.items():
             con.register(f"no_{name}", schema.empty_table())
             files = sorted(str(path) for path in (self.folder / name).glob("*.parquet"))
             held = ""
@@ -120,11 +128,6 @@ class Warehouse:
                 held = f" UNION ALL BY NAME SELECT * FROM read_parquet([{quoted}], union_by_name = true)"
             con.execute(f"CREATE VIEW {name} AS SELECT * FROM no_{name}{held}")
         return con
-
-    def _add(self, name: str, rows: list[dict[str, object]]) -> None:
-        if rows:
-            chunk = digest([row["identity"] for row in rows], rows[0]["created"])
-            write_parquet(self.folder / name / f"{chunk}.parquet", pa.Table.from_pylist(rows, TABLES[name]))
 
 
 def _row(record: Label | Verdict) -> dict[str, object]:

@@ -140,8 +140,8 @@ def test_verified_answers_are_shown_beside_queries_like_them_but_never_gold_nor_
             "SELECT identity, query, value FROM labels WHERE status = 'accepted' ORDER BY length(query) DESC LIMIT 2"
         ).fetchall()
     said = ("ann", "right")
-    house.add_verdicts([Verdict(identity, query, *said, value, False, "head", 1.0)])
-    house.add_verdicts([Verdict(other, gold, *said, told, False, "head", 1.0)])
+    house.add_verdicts([Verdict(identity, query, *said, value)])
+    house.add_verdicts([Verdict(other, gold, *said, told)])
     (tmp_path / "gold.csv").write_text(f"query,product,brand,attributes\n{gold}s,,,[]\n")
     settings = shop.settings(
         teacher__examples=3, teacher__example_similarity=0.3, gold__path=str(tmp_path / "gold.csv")

@@ -16,6 +16,6 @@ def label(number, query=None, status="accepted", value='{"product":"milk","brand
 def verdict(number, decision="right", value=None, **other):
     given = {
         "identity": f"id{number}", "query": f"query {number}", "reviewer": "ann", "decision": decision, "value": value,
-        "simulated": False, "stratum": "tail", "inclusion_probability": 0.25,
+        "simulated": False,
     }  # fmt: skip
     return Verdict(**given | other)

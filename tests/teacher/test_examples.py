@@ -15,7 +15,7 @@ MILK = '{"product":"milk"}'
 
 def verdict(query, decision="right", value=MILK, created="2026-01-01"):
     value = None if decision == "cant_tell" else value
-    return Verdict("id", query, "ann", decision, value, False, "tail", 0.5, created)
+    return Verdict("id", query, "ann", decision, value, created=created)
 
 
 def finder(verdicts, held_out=(), least=0.0):
