@@ -8,6 +8,7 @@ class StillhouseError(Exception):
     ├── SettingsError    a profile, an environment variable or a flag is wrong
     ├── InputError       a log, catalogue, gold file or query can't be used
     ├── BusyError        another night holds the work folder, or a port is taken
+    ├── LeaseError       a reviewer answers for a label that another one holds
     ├── EngineError      the teacher's or the student's engine failed
     ├── PreflightError   a training batch is not what it must be (invariant 7)
     ├── ParityError      the merged model differs from its adapter
@@ -26,6 +27,10 @@ class InputError(StillhouseError):
 
 class BusyError(StillhouseError):
     """Another night holds the work folder, or a port is taken."""
+
+
+class LeaseError(StillhouseError):
+    """A reviewer answers for a label that another one holds."""
 
 
 class EngineError(StillhouseError):
