@@ -100,7 +100,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class _Headers:
-    """Adds the security headers to every answer."""
+    """Adds the security headers to every answer that has none of its own (a page mounted beside the API has)."""
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap `app`."""
@@ -111,7 +111,9 @@ class _Headers:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

@@ -24,8 +24,9 @@ def simulated_verdicts(task: type[Task], sampled: Sequence[Sampled], gold: Mappi
                 decision=decision,
                 value=answer.to_json() if answer else None,
                 simulated=True,
-                stratum=one.stratum,
-                inclusion_probability=one.inclusion_probability,
+                draft=one.label.value,
+                task=one.label.task,
+                task_version=one.label.task_version,
             )
         )
     return verdicts

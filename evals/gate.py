@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from evals.judge import Judgement
+from evals.judge import Judgement, more_verdicts
 from evals.metrics import Interval, Score
 
 
@@ -92,7 +92,10 @@ def _teacher(figures: Figures, thresholds: Thresholds) -> Check:
     if (judged := figures.judgement) is not None:
         says = "simulated verdicts" if judged.simulated else "verdicts"
         what = f"labels are right {judged.precision:.1%} of the time by {judged.verdicts:,} {says}, at least"
-        advice = "review more labels, or better the teacher, its facts or its prompt"
+        more = more_verdicts(judged, thresholds.teacher_precision)
+        enough = f"{more:,} more verdicts at this rate would do (stillhouse review)"
+        better = "better the teacher, its facts or its prompt, or label again what people corrected"
+        advice = enough if more else better
         return _at_least("teacher", judged.low, thresholds.teacher_precision, what, advice)
     if (gold := figures.teacher) is not None:
         what = f"no verdicts; the teacher's F1 is {gold.f1:.1%} on {gold.queries:,} gold queries, at least"

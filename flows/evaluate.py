@@ -11,6 +11,7 @@ import numpy as np
 
 from evals.metrics import Interval, Score, ratio_interval, score
 from flows.night import Night
+from flows.people import gold_of
 from labels.errors import InputError, PreflightError
 from labels.files import digest, write_json
 from labels.guardrails import check
@@ -44,17 +45,17 @@ class Measured:
 
 def measure(night: Night, student: Path) -> Measured:
     """Score the teacher's labels and the served student's answers; the student is asked once for the same question."""
-    answers = teacher_answers(night)
-    gold = [query for query in night.queries()["query"].to_pylist() if query in night.gold]
+    answers, right = teacher_answers(night), gold_of(night)
+    gold = [query for query in night.queries()["query"].to_pylist() if query in right]
     tail = [query for query in gold if query not in head_band(night)] or gold
     asked = tail or held_out_labels(night)
     given, invalid, new = student_answers(night, student, asked)
     if not gold:
         against = [(given[query], label) for query in asked if (label := answers[query]) is not None]
         return Measured(None, None, None, None, score(against) if against else None, invalid, new)
-    teacher = score([(answers[query], night.gold[query]) for query in gold])
-    teacher_pairs: Pairs = [(answers[query], night.gold[query]) for query in tail]
-    student_pairs: Pairs = [(given[query], night.gold[query]) for query in tail]
+    teacher = score([(answers[query], right[query]) for query in gold])
+    teacher_pairs: Pairs = [(answers[query], right[query]) for query in tail]
+    student_pairs: Pairs = [(given[query], right[query]) for query in tail]
     labelled = [(given[query], label) for query in tail if (label := answers[query]) is not None]
     measured = Measured(
         teacher=teacher,

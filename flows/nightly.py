@@ -14,6 +14,8 @@ from prefect.cache_policies import NO_CACHE
 from rich.markup import escape
 
 from evals.gate import passed
+from evals.sample import Audit
+from flows.choose import choose_active
 from flows.evaluate import measure
 from flows.gate import pass_gate
 from flows.ingest import ingest_log
@@ -27,10 +29,12 @@ from flows.screen import Screen
 from flows.server import prefect_server
 from flows.settings import Settings, load_settings
 from flows.train import train_student
+from flows.waiting import suspend, wait_here
 from labels.errors import StillhouseError
 from labels.files import write_json
 
 Result = TypeVar("Result")
+Wait = Callable[[Night, Audit], None]
 
 
 class Run(Protocol):
@@ -77,7 +81,7 @@ def nightly(profile: str = "laptop", changes: dict[str, Any] | None = None) -> d
     screen = Screen()
     try:
         with begin_night(load_settings(profile, changes), screen) as night:
-            return run_stages(night, PrefectRun(screen))
+            return run_stages(night, PrefectRun(screen), suspend)
     except StillhouseError as error:
         screen.say(f"[bold red]error:[/] {escape(str(error))}")
         raise
@@ -89,16 +93,19 @@ def run_night(settings: Settings, screen: Screen, services: ExitStack | None = N
         return flow(name="night")(lambda: run_stages(night, PrefectRun(screen)))()
 
 
-def run_stages(night: Night, run: Run) -> dict[str, Any]:
-    """The night; returns its summary."""
+def run_stages(night: Night, run: Run, wait: Wait = wait_here) -> dict[str, Any]:
+    """The night; returns its summary. `wait` is how it waits for people, where the settings say so."""
     log = run("ingest", ingest_log, night)
     corpora = run("retrieve", retrieve_facts, night)
     counts = run("label", label_queries, night)
-    run("sample", sample_labels, night)
-    judgement = run("judge", judge_teacher, night)
+    audit = run("sample", sample_labels, night)
+    if night.settings.review.wait_seconds:
+        wait(night, audit)  # no task: only a flow can be suspended
+    judgement = run("judge", judge_teacher, night, audit)
     calibration = run("calibrate", calibrate, night)
     student = run("train", train_student, night)
     measured = run("evaluate", measure, night, student)
+    run("choose", choose_active, night, audit, student)
     checks = run("gate", pass_gate, night, counts, judgement, measured)
     head = head_of(night)
     release, lookup = None, None

@@ -15,6 +15,7 @@ from cache.http import create_app, run
 from cache.lookup import Lookup
 from cache.publish import current_release, releases, rollback
 from cache.server import local_redis
+from flows.reviewing import drawn_nights, review_app, show_links
 from flows.settings import Settings
 from labels.errors import ServiceError
 from labels.files import read_manifest
@@ -70,7 +71,11 @@ def serve_lookups(settings: Settings) -> None:
         console.print(
             f"release {release.release} on http://{serve.host}:{serve.port}/v1/lookup?q=…  (schema: /openapi.json)"
         )
-        run(create_app(make_lookup), serve.host, serve.port)
+        app = create_app(make_lookup)
+        if drawn_nights(settings):
+            app.mount("/review", review_app(settings))
+            show_links(settings, f"http://{serve.host}:{serve.port}/review")
+        run(app, serve.host, serve.port)
 
 
 def list_releases(settings: Settings) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from flows.night import Night
+from flows.people import answers_of, held_out
 from flows.teacher import teacher_identity
 from labels.embed import open_embedder
 from labels.records import Example
@@ -80,15 +81,12 @@ def open_finder(night: Night) -> tuple[Finder, dict[str, Any]]:
 
 
 def _open_examples(night: Night) -> ExampleFinder:
-    """What people verified of this task; nothing that is gold or near it (invariant 6)."""
-    verdicts = night.warehouse.verdicts()
-    judged = night.warehouse.labels(verdict.identity for verdict in verdicts)
-    ours = {label.identity for label in judged if label.task == night.task.name}
-    verdicts = [verdict for verdict in verdicts if verdict.identity in ours]
-    near = near_duplicates([verdict.query for verdict in verdicts], sorted(night.gold))
-    held_out = {verdict.query for verdict, close in zip(verdicts, near, strict=True) if close}
+    """What people verified of this task; nothing that measures, or is near what does (invariant 6)."""
+    said = answers_of(night)
+    near = near_duplicates([one.query for one in said], sorted(held_out(night)))
+    close = {one.query for one, is_near in zip(said, near, strict=True) if is_near}
     embedder = open_embedder(night.settings.retrieval.embedder)
-    return ExampleFinder(verdicts, held_out, embedder, night.settings.teacher.example_similarity)
+    return ExampleFinder(said, close, embedder, night.settings.teacher.example_similarity)
 
 
 def _queries(night: Night) -> pq.ParquetFile:

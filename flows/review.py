@@ -1,51 +1,112 @@
-"""Stages: the sample for people, what their verdicts say of the teacher, and what its confidence is worth."""
+"""Stages: the audit for people, what their verdicts say of the teacher, what its confidence is worth, and what else
+people should see.
+"""
 
-import json
+from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 from evals.calibration import LEAST, Calibration, Checked, fit_calibration
 from evals.gold import read_gold
+from evals.item import Item
 from evals.judge import Judgement, judge
-from evals.sample import audit_sample, unasked
+from evals.queue import ReviewQueue
+from evals.sample import Audit, Sampled, Stratum, audit_sample, budget_size, sample_size
 from flows.night import Night
-from labels.files import write_json, write_text
-from labels.records import Label, Verdict
+from flows.people import verdicts_of
+from flows.settings import ReviewSettings
+from labels.errors import InputError
+from labels.files import digest, read_json, write_json
+from labels.records import Band, Label
+
+AUDIT = "audit.json"
 
 
-def sample_labels(night: Night) -> int:
-    """Draw the sample, write what is still to be reviewed, and in the demo have it answered from the gold.
-
-    Returns how many labels are still to be reviewed by people.
-    """
-    queries = night.queries()
-    bands = dict(zip(queries["query"].to_pylist(), queries["band"].to_pylist(), strict=True))
-    sampled = audit_sample(night.labels, bands, night.settings.review.sample, night.settings.seed)
-    waiting = unasked(sampled, night.warehouse.verdicts())
-    if night.settings.review.simulated:
+def sample_labels(night: Night) -> Audit:
+    """Draw the audit, put it before people, and in the demo have it answered from the gold."""
+    place = places(night)
+    bands = {query: band for query, (band, _) in place.items()}
+    traffic = {query: events for query, (_, events) in place.items()}
+    review, queue = night.settings.review, queue_of(night)
+    size = audit_size(review, queue.progress("").seconds_each)
+    day = datetime.now(UTC).toordinal()
+    audit = audit_sample(night.labels, traffic, bands, size, night.settings.seed, day, review.window_days)
+    write_json(night.folder / AUDIT, audit_json(audit))
+    queue.fill(shuffled(night, [*audit_items(night, audit), *gold_items(night, audit)]), night.id)
+    judged = {said.identity for said in verdicts_of(night)}
+    waiting = [one for one in audit.sampled if one.label.identity not in judged]
+    if review.simulated:
         from demo.reviewer import simulated_verdicts
 
         answers = read_gold(reviewer_gold(night), night.settings.gold.query, night.task)
         night.warehouse.add_verdicts(simulated_verdicts(night.task, waiting, answers))
-        night.screen.say(f"  {len(sampled)} labels sampled; {len(waiting)} new verdicts, simulated from the gold")
-        waiting = []
+        night.screen.say(f"  {len(audit.sampled)} labels sampled; {len(waiting)} new verdicts, simulated from the gold")
     else:
-        night.screen.say(f"  {len(sampled)} labels sampled, {len(waiting)} of them for people to review")
-    lines = [
-        json.dumps(asdict(one.label) | {"stratum": one.stratum, "inclusion_probability": one.inclusion_probability})
-        for one in waiting
+        say = f"  {len(audit.sampled)} labels sampled, {len(waiting)} of them for people to review"
+        night.screen.say(say + (": stillhouse review" if waiting else ""))
+    return audit
+
+
+def audit_size(review: ReviewSettings, seconds_each: float) -> int:
+    """How many labels the settings ask people about, at a pace of so many seconds a verdict."""
+    asked = [sample_size(review.width)] if review.width else []
+    asked += [budget_size(review.minutes, seconds_each)] if review.minutes else []
+    return min(asked, default=review.sample)
+
+
+def audit_items(night: Night, audit: Audit) -> list[Item]:
+    """The audit as the queue takes it; the overlap goes by a hash of the label."""
+    return [
+        Item(
+            label=one.label,
+            part="audit",
+            band=one.band,
+            traffic=one.traffic,
+            stratum=one.stratum,
+            inclusion_probability=one.inclusion_probability,
+            overlap=_chance("overlap", night, one.label) < night.settings.review.overlap,
+        )
+        for one in audit.sampled
     ]
-    write_text(night.folder / "to_review.jsonl", "".join(line + "\n" for line in lines))
-    return len(waiting)
 
 
-def judge_teacher(night: Night) -> Judgement | None:
-    """The teacher's precision by the verdicts on the night's labels, with its interval; None without verdicts."""
-    judgement = judge(night_verdicts(night))
+def gold_items(night: Night, audit: Audit) -> list[Item]:
+    """Hidden gold items: labels whose right answer is known, to see how reviewers do. Never one of the audit."""
+    review = night.settings.review
+    taken = {one.label.identity for one in audit.sampled}
+    known = [one for one in night.labels if one.status == "accepted" and one.query in night.gold]
+    known = sorted((one for one in known if one.identity not in taken), key=lambda one: _chance("gold", night, one))
+    chosen = known[: round(review.gold_share * (len(audit.sampled) + review.active))]
+    place = places(night)
+    return [Item(one, "gold", *place[one.query], answer=night.gold[one.query].to_json()) for one in chosen]
+
+
+def places(night: Night) -> dict[str, tuple[Band, float]]:
+    """The band and traffic (events) of each of the night's queries."""
+    table = night.queries()
+    names, bands, traffic = (table[name].to_pylist() for name in ("query", "band", "traffic"))
+    return dict(zip(names, zip(bands, traffic, strict=True), strict=True))
+
+
+def shuffled(night: Night, items: Iterable[Item]) -> list[Item]:
+    """In an order of chance that stays: those reviewed by any moment are then a random part of all."""
+    return sorted(items, key=lambda one: digest("order", night.settings.seed, one.label.identity))
+
+
+def queue_of(night: Night) -> ReviewQueue:
+    """The review queue of the work folder."""
+    return ReviewQueue(night.warehouse.said)
+
+
+def judge_teacher(night: Night, audit: Audit) -> Judgement | None:
+    """How right the teacher's labels are by the verdicts on the audit, with intervals; None without verdicts."""
+    judgement = judge(audit, verdicts_of(night), night.task)
     if judgement:
         simulated = "simulated " if judgement.simulated else ""
         figures = f"{judgement.precision:.3f} [{judgement.low:.3f}, {judgement.high:.3f}]"
-        night.screen.say(f"  teacher precision {figures} by {judgement.verdicts} {simulated}verdicts")
+        left = f", {judgement.unreviewed} still to come" if judgement.unreviewed else ""
+        night.screen.say(f"  teacher precision {figures} by {judgement.verdicts} {simulated}verdicts{left}")
     else:
         night.screen.say("  no verdicts yet")
     return judgement
@@ -71,7 +132,8 @@ def calibrate(night: Night) -> Calibration | None:
 def checked_labels(night: Night) -> Checked:
     """The accepted labels that gold, or people, say are right or wrong: whichever knows more of them.
 
-    Labels without a confidence (the engine gave no log-probabilities) are left out.
+    Labels without a confidence (the engine gave no log-probabilities) are left out, and so is what people saw because
+    it looked wrong.
     """
     accepted = {one.identity: one for one in night.labels if one.status == "accepted" and one.confidence}
     by_gold = [
@@ -79,22 +141,15 @@ def checked_labels(night: Night) -> Checked:
         for one in accepted.values()
         if one.value and one.query in night.gold
     ]
-    decided = [one for one in night_verdicts(night) if one.identity in accepted and one.decision != "cant_tell"]
+    decided = [
+        said
+        for said in verdicts_of(night)
+        if said.identity in accepted and said.decision != "cant_tell" and said.part != "active"
+    ]
     if len(by_gold) >= len(decided):
         return Checked(by_gold, "gold", simulated=False)
     by_people = [(_least_sure(accepted[one.identity]), one.decision == "right") for one in decided]
     return Checked(by_people, "verdicts", simulated=any(one.simulated for one in decided))
-
-
-def _least_sure(label: Label) -> float:
-    """A label is right when every field is, so it is as sure as its least sure field."""
-    return min(label.confidence.values())
-
-
-def night_verdicts(night: Night) -> list[Verdict]:
-    """The verdicts on the labels this night stands on."""
-    held = {one.identity for one in night.labels}
-    return [verdict for verdict in night.warehouse.verdicts() if verdict.identity in held]
 
 
 def reviewer_gold(night: Night) -> Path:
@@ -102,3 +157,35 @@ def reviewer_gold(night: Night) -> Path:
     held_out = Path(str(night.settings.gold.path))
     beside = held_out.with_name("reviewer.parquet")
     return beside if beside.exists() else held_out
+
+
+def audit_json(audit: Audit) -> dict[str, object]:
+    """The audit as a file holds it: labels by their identity."""
+    sampled = [
+        {name: value for name, value in asdict(one).items() if name != "label"} | {"identity": one.label.identity}
+        for one in audit.sampled
+    ]
+    return asdict(audit) | {"sampled": sampled}
+
+
+def held_audit(night: Night) -> Audit:
+    """The audit that a night drew. Raises InputError where it drew none."""
+    found = read_json(night.folder / AUDIT)
+    if found is None:
+        raise InputError(f"night {night.id} drew no sample; run `stillhouse night` first")
+    labels = {one.identity: one for one in night.warehouse.labels(row["identity"] for row in found["sampled"])}
+    sampled = [
+        Sampled(labels[row["identity"]], **{name: value for name, value in row.items() if name != "identity"})
+        for row in found["sampled"]
+    ]
+    return Audit(sampled, [Stratum(**row) for row in found["strata"]], found["confidence"])
+
+
+def _chance(what: str, night: Night, label: Label) -> float:
+    """A number from 0 to 1, by a hash: the same for a label on every night."""
+    return int(digest(what, night.settings.seed, label.identity), 16) / 16**16
+
+
+def _least_sure(label: Label) -> float:
+    """A label is right when every field is, so it is as sure as its least sure field."""
+    return min(label.confidence.values())

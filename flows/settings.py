@@ -19,7 +19,7 @@ from labels.task import Task
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ROOT / "profiles"
 ENVIRONMENT = "STILLHOUSE_"
-SECRETS = ("STILLHOUSE_TEACHER_KEY",)
+SECRETS = ("STILLHOUSE_TEACHER_KEY", "STILLHOUSE_REVIEW_SECRET")
 """Read where they are needed, and by no one else: settings are written into every night."""
 DEFAULT_WORK = "stillhouse-data"
 
@@ -152,10 +152,41 @@ class StudentSettings(Section):
 
 
 class ReviewSettings(Section):
-    """The sample people verify; `simulated` has the demo's reviewer answer from the gold."""
+    """What people verify, and the page they do it on.
+
+    The audit's size is `sample` labels, or what a 95% interval of total `width` takes, or what fits into `minutes`; of
+    those given the smallest. Each label stays in it for `window_days`. `active` labels more are chosen to learn from;
+    `overlap` of all go to two reviewers, and `gold_share` are hidden gold items. `wait_for_people` ("12h", "90m")
+    suspends the night until enough was reviewed. `reviewers` may sign in by their links, which are good for `link_days`
+    and begin with `url` where the page is reached by another address. `simulated` has the demo's reviewer answer.
+    """
 
     sample: int = Field(300, ge=0)
+    width: float | None = Field(None, gt=0, lt=1)
+    minutes: float | None = Field(None, gt=0)
+    window_days: int = Field(28, ge=1)
+    active: int = Field(60, ge=0)
+    overlap: float = Field(0.1, ge=0, le=1)
+    gold_share: float = Field(0.05, ge=0, le=0.5)
+    wait_for_people: str | None = Field(None, pattern=r"^[1-9]\d*[mhd]$")
+    reviewers: list[str] = []
+    link_days: int = Field(30, ge=1)
+    host: str = "127.0.0.1"
+    port: int = Field(8018, ge=1, le=65535)
+    url: str | None = None
     simulated: bool = False
+
+    @property
+    def wait_seconds(self) -> float | None:
+        """How long a night waits for people; None where it does not."""
+        text = self.wait_for_people
+        return int(text[:-1]) * {"m": 60.0, "h": 3600.0, "d": 86400.0}[text[-1]] if text else None
+
+    @property
+    def address(self) -> str:
+        """Where reviewers find the page, without a slash at its end."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return (self.url or f"http://{host}:{self.port}").rstrip("/")
 
 
 class GateSettings(Section):

@@ -8,7 +8,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from flows.night import Night
-from flows.review import night_verdicts
+from flows.people import answers_of, held_out
 from labels.files import read_manifest
 from student.dataset import build_dataset, read_dataset
 from student.merge import merge
@@ -20,9 +20,10 @@ PARITY_QUERIES = 64
 def train_student(night: Night) -> Path:
     """The folder of the merged student trained on the night's labels."""
     quiet_libraries()
-    dataset = build_dataset(night.task, night.labels, night_verdicts(night), night.gold, night.work / "datasets")
+    dataset = build_dataset(night.task, night.labels, answers_of(night), held_out(night), night.work / "datasets")
     left_out = f"{dataset.held_out:,} held-out gold and {dataset.near_gold:,} near it left out"
-    night.screen.say(f"  {dataset.rows:,} rows ({dataset.corrected} corrected by people; {left_out})")
+    people = f"{dataset.verified} verified and {dataset.corrected} of them corrected by people"
+    night.screen.say(f"  {dataset.rows:,} rows ({people}; {left_out})")
     recipe = recipe_of(night)
     steps = math.ceil(dataset.rows / (recipe.batch * recipe.accumulate)) * recipe.epochs
     # Training has the machine to itself and takes every core, where all else here takes one. Not by

@@ -55,11 +55,16 @@ def write_manifest(folder: Path, **facts: object) -> None:
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """What the folder's manifest says, or None where the folder was never finished."""
+    return read_json(folder / MANIFEST)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, or None where there is no file."""
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return manifest
+    return found
 
 
 def fresh_folder(folder: Path) -> Path:

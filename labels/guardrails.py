@@ -184,6 +184,48 @@ def check_all(
     return [_first(rails, own, query, shown, cosines) for own, query, shown in zip(values, queries, facts, strict=True)]
 
 
+@dataclass(frozen=True)
+class Margin:
+    """How narrowly a value passed a guardrail: `share` is 0 at the threshold and 1 as far from it as can be."""
+
+    guardrail: str
+    field: str
+    value: str
+    figure: float
+    threshold: float
+    share: float
+
+
+def margins(answers: Sequence[Task], queries: Sequence[str], facts: Sequence[Sequence[str]]) -> list[Margin | None]:
+    """For each answer, all of one task and none turned down, what passed most narrowly; None where nothing could fail.
+
+    A closed set is no margin: a value is in it or not.
+    """
+    if not answers:
+        return []
+    rails = guardrails_of(type(answers[0]))
+    values = [_values(answer) for answer in answers]
+    cosines = _cosines(rails, values, queries)
+    found = []
+    for own, query, shown in zip(values, queries, facts, strict=True):
+        normal = [normalise(fact) for fact in shown]
+        each = [_margin(rail, pair, query, normal, cosines) for pair in own for rail in rails[pair[0]]]
+        found.append(min((one for one in each if one), key=lambda one: one.share, default=None))
+    return found
+
+
+def _margin(
+    rail: Guardrail, pair: tuple[str, str], query: str, facts: Sequence[str], cosines: dict[str, Cosines]
+) -> Margin | None:
+    field, value = pair
+    if isinstance(rail, InTaxonomy) or (rail.threshold == 1 and not isinstance(rail, Length)):
+        return None
+    figure = cosines[rail.embedder][value, query] if isinstance(rail, Similar) else rail.figure(value, query, facts)
+    room = rail.threshold if isinstance(rail, Length) else 1 - rail.threshold
+    share = abs(figure - rail.threshold) / room
+    return Margin(rail.name, field, value, round(figure, 3), rail.threshold, round(share, 4))
+
+
 def _values(answer: Task) -> list[tuple[str, str]]:
     """The answer's (field, value) pairs in a stable order; an empty value is none."""
     place = {name: number for number, name in enumerate(type(answer).model_fields)}

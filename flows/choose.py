@@ -1,0 +1,83 @@
+"""Stage: the active sample, which teaches most, behind the audit in their queue."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from evals.active import active_sample
+from evals.item import Item
+from evals.sample import Audit
+from evals.suspects import suspects
+from flows.evaluate import student_answers
+from flows.night import Night
+from flows.people import answers_of, verdicts_of
+from flows.review import audit_items, gold_items, places, queue_of, shuffled
+from labels.task import Task
+
+ASKED_EACH = 4
+"""The student is asked about so many labels for each that is to be chosen: the teacher's least sure ones."""
+
+
+def choose_active(night: Night, audit: Audit, student: Path) -> int:
+    """Put the active sample behind the audit in people's queue; returns how many labels it has."""
+    review = night.settings.review
+    if not review.active:
+        return 0
+    place = places(night)
+    taken = {one.label.identity for one in audit.sampled} | {said.identity for said in verdicts_of(night)}
+    answers = _student(night, student, taken)
+    chosen = active_sample(
+        night.task,
+        night.labels,
+        {query: traffic for query, (_, traffic) in place.items()},
+        last=_earlier(night),
+        student=answers,
+        quality=suspects(night.task, night.labels, answers, night.settings.seed),
+        known=_known(night),
+        size=review.active,
+        taken=taken,
+    )
+    active = [Item(one.label, "active", *place[one.label.query], reason="; ".join(one.reasons)) for one in chosen]
+    first = shuffled(night, [*audit_items(night, audit), *gold_items(night, audit)])
+    queue_of(night).fill([*first, *active], night.id)
+    night.screen.say(f"  {len(active)} labels more chosen for people to look at, to learn from")
+    return len(active)
+
+
+def _student(night: Night, student: Path, taken: set[str]) -> Mapping[str, Task]:
+    """What the student says of the labels that the teacher is least sure of."""
+    open_ones = [one for one in night.labels if one.status == "accepted" and one.identity not in taken]
+    open_ones.sort(key=lambda one: (min(one.confidence.values(), default=1.0), one.identity))
+    asked = [one.query for one in open_ones[: ASKED_EACH * night.settings.review.active]]
+    if not asked:
+        return {}
+    given, _, _ = student_answers(night, student, sorted(asked))
+    return {query: answer for query, answer in given.items() if answer is not None}
+
+
+def _earlier(night: Night) -> dict[str, str]:
+    """What the label before said, of queries that were labelled anew this night."""
+    with night.warehouse.connect() as con:
+        rows = con.execute(
+            """SELECT query, arg_max(value, created) FROM labels
+               WHERE night < ? AND task = ? AND status = 'accepted'
+                 AND query IN (SELECT query FROM labels WHERE night = ?)
+               GROUP BY query""",
+            [night.id, night.task.name, night.id],
+        ).fetchall()
+    return dict(rows)
+
+
+def _known(night: Night) -> dict[str, set[str]]:
+    """By field the values of earlier nights' labels and of people's answers."""
+    with night.warehouse.connect() as con:
+        rows = con.execute(
+            "SELECT DISTINCT value FROM labels WHERE night < ? AND task = ? AND status = 'accepted'",
+            [night.id, night.task.name],
+        ).fetchall()
+    known = defaultdict[str, set[str]](set)
+    for value in [*(text for (text,) in rows), *(said.value for said in answers_of(night))]:
+        for name, given in json.loads(value).items():
+            known[name].update(given if isinstance(given, list) else [given])
+    return known

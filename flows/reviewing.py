@@ -1,0 +1,127 @@
+"""The review page and what surrounds it: reviewers' links, how far they are, and exchange with other tools."""
+
+import getpass
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from rich.console import Console
+
+from evals.agreement import agreement, gold_scores
+from evals.judge import judge, more_verdicts
+from evals.page.app import create_app
+from evals.page.sign_in import SignIn
+from evals.queue import ReviewQueue
+from flows.night import Night
+from flows.people import verdicts_of
+from flows.review import AUDIT, held_audit, queue_of
+from flows.screen import Screen
+from flows.settings import Settings
+from labels.errors import InputError
+
+SECRET = "STILLHOUSE_REVIEW_SECRET"  # noqa: S105 - the name of a variable
+
+
+def drawn_nights(settings: Settings) -> list[str]:
+    """The nights that drew a sample, the latest last."""
+    return sorted(path.parent.name for path in (settings.folder / "nights").glob(f"*/{AUDIT}"))
+
+
+def last_night(settings: Settings) -> Night:
+    """The last night that drew a sample. Raises InputError where none did."""
+    drawn = drawn_nights(settings)
+    if not drawn:
+        raise InputError(f"nothing to review under {settings.folder} yet; run `make demo`, or `stillhouse night`")
+    return Night(drawn[-1], settings, Screen())
+
+
+def sign_in_of(settings: Settings) -> SignIn:
+    """Signs reviewers' links: with the environment's secret, else with one made once and kept in the work folder."""
+    secret = os.environ.get(SECRET) or _kept_secret(settings.folder / "review" / "secret")
+    return SignIn(secret.encode(), settings.review.reviewers or [getpass.getuser()], settings.review.link_days)
+
+
+def links(settings: Settings, base: str | None = None) -> list[dict[str, str]]:
+    """Every reviewer's own link to the page at `base` (by default the address in the settings)."""
+    sign_in, base = sign_in_of(settings), base or settings.review.address
+    return [
+        {"reviewer": name, "link": f"{base}/sign-in?token={sign_in.token(name)}"} for name in sign_in.reviewers
+    ]
+
+
+def review_app(settings: Settings) -> FastAPI:
+    """The page over the last night's queue. Raises InputError where no night drew a sample."""
+    night = last_night(settings)
+    hosts = [settings.review.host, settings.serve.host, _host(settings.review.url)]
+    return create_app(queue_of(night), night.task, sign_in_of(settings), [host for host in hosts if host])
+
+
+def serve_review(settings: Settings, run: Callable[[FastAPI, str, int], None]) -> None:
+    """Serve the page until stopped."""
+    app = review_app(settings)
+    show_links(settings)
+    run(app, settings.review.host, settings.review.port)
+
+
+def show_links(settings: Settings, base: str | None = None) -> None:
+    """Print each reviewer's link; whoever has it signs in as them."""
+    console = Console(stderr=True, highlight=False)
+    for one in links(settings, base):
+        console.print(f"{one['reviewer']} reviews at {one['link']}", soft_wrap=True)
+
+
+def status(settings: Settings) -> dict[str, Any]:
+    """How far people are, what their verdicts say so far of the teacher, and how well they agree."""
+    night = last_night(settings)
+    queue, threshold = queue_of(night), settings.gate.teacher_precision
+    progress, said = queue.progress(""), verdicts_of(night)
+    judgement = judge(held_audit(night), said, night.task)
+    found: dict[str, Any] = {"night": night.id}
+    for part, wanted in sorted(progress.wanted.items()):
+        found[part] = f"{progress.done[part]:,} of {wanted:,} verdicts" if part != "gold" else None
+    found = {name: value for name, value in found.items() if value is not None}
+    found["left"] = f"{progress.left:,} verdicts, about {progress.minutes_left:.0f} minutes for one reviewer"
+    if judgement is None:
+        return found | {"teacher": "no verdicts yet"}
+    figures = f"{judgement.precision:.1%} right (95%: {judgement.low:.1%} to {judgement.high:.1%})"
+    simulated = "simulated " if judgement.simulated else ""
+    found["teacher"] = f"{figures} by {judgement.verdicts:,} {simulated}verdicts"
+    more = more_verdicts(judgement, threshold)
+    found["gate"] = {
+        None: f"wants {threshold:.1%}, more than the estimate: no number of verdicts would do",
+        0: f"passes its {threshold:.1%}",
+    }.get(more, f"wants {threshold:.1%}: {more:,} more verdicts at this rate would do" if more else "")
+    return found | reviewers_json(night, queue)
+
+
+def reviewers_json(night: Night, queue: ReviewQueue) -> dict[str, Any]:
+    """Agreement between reviewers by field, and how each did on hidden gold items."""
+    said = queue.verdicts.all()
+    return {
+        "agreement": {name: asdict(found) for name, found in agreement(night.task, said).items()},
+        "reviewers": [asdict(one) for one in gold_scores(night.task, said, night.gold)],
+    }
+
+
+def _kept_secret(path: Path) -> str:
+    """The secret in `path`, made there at the first use, for its owner's eyes alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text(encoding="utf-8")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(secrets.token_hex(32))
+        file.flush()
+        os.fsync(file.fileno())
+    return path.read_text(encoding="utf-8")
+
+
+def _host(url: str | None) -> str | None:
+    from urllib.parse import urlsplit
+
+    return urlsplit(url).hostname if url else None
