@@ -19,13 +19,13 @@ def test_the_simulated_reviewer_answers_from_the_gold_and_says_that_it_is_simula
         label(2, "red tea", value=value("red tea")),
         label(3, "unknown", value=value("unknown")),
     ]
-    verdicts = simulated_verdicts(SemanticRoles, [Sampled(item, "tail", 0.5) for item in labels], gold)
+    verdicts = simulated_verdicts(SemanticRoles, [Sampled(item, "tail · surest", "tail", 0.5, 1.0) for item in labels], gold)
     right = value("tea", "red", "1 l")
     assert [(verdict.identity, verdict.decision, verdict.value) for verdict in verdicts] == [
         ("id1", "right", right), ("id2", "corrected", right), ("id3", "cant_tell", None),
     ]  # fmt: skip
     assert all(verdict.simulated and verdict.reviewer == "simulated" for verdict in verdicts)
-    assert {(verdict.stratum, verdict.inclusion_probability) for verdict in verdicts} == {("tail", 0.5)}
+    assert [(verdict.draft, verdict.task) for verdict in verdicts] == [(item.value, item.task) for item in labels]
 
 
 def test_the_shop_is_written_once_with_its_gold_apart_and_again_when_asked_for_more(tmp_path):

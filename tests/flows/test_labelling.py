@@ -12,6 +12,8 @@ from flows.labelling import explain_one, forecast_labelling, run_labelling
 from flows.settings import load_settings
 from labels.errors import BusyError, SettingsError
 from labels.records import Verdict
+from labels.semantic_roles import SemanticRoles
+from labels.split import split_of
 from labels.warehouse import Warehouse
 from tests.flows.command import stillhouse
 
@@ -136,12 +138,13 @@ def test_a_changed_catalogue_relabels_exactly_what_it_touches_and_why_says_so(sh
 def test_verified_answers_are_shown_beside_queries_like_them_but_never_gold_nor_the_query_itself(shop, first, tmp_path):
     house = Warehouse(shop.work / "warehouse")
     with house.connect() as con:
-        [(identity, query, value), (other, gold, told)] = con.execute(
-            "SELECT identity, query, value FROM labels WHERE status = 'accepted' ORDER BY length(query) DESC LIMIT 2"
+        rows = con.execute(
+            "SELECT identity, query, value FROM labels WHERE status = 'accepted' ORDER BY length(query) DESC LIMIT 50"
         ).fetchall()
-    said = ("ann", "right")
-    house.add_verdicts([Verdict(identity, query, *said, value)])
-    house.add_verdicts([Verdict(other, gold, *said, told)])
+    [(identity, query, value), (other, gold, told)] = [row for row in rows if split_of(row[1]) == "train"][:2]
+    task = {"task": SemanticRoles.name, "task_version": SemanticRoles.version()}
+    house.add_verdicts([Verdict(identity, query, "ann", "right", value, **task)])
+    house.add_verdicts([Verdict(other, gold, "ann", "right", told, **task)])
     (tmp_path / "gold.csv").write_text(f"query,product,brand,attributes\n{gold}s,,,[]\n")
     settings = shop.settings(
         teacher__examples=3, teacher__example_similarity=0.3, gold__path=str(tmp_path / "gold.csv")

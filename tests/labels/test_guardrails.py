@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from pydantic import Field
 
 from labels.embed import NgramEmbedder
 from labels.errors import SettingsError
-from labels.guardrails import Grounded, InTaxonomy, Length, Similar, check, check_all, guardrails_of
+from labels.guardrails import Grounded, InTaxonomy, Length, Similar, check, check_all, guardrails_of, margins
 from labels.semantic_roles import SemanticRoles
 from labels.task import Task
 from tests.labels.test_embed import MINILM
@@ -112,6 +113,27 @@ def test_a_value_of_the_taxonomy_passes_in_whatever_case_and_another_is_refused_
     assert (refused.guardrail, refused.field, refused.value) == ("in_taxonomy", "shelf", "dairy and eggs")
     assert 0.7 < refused.figure < refused.threshold == 1.0
     assert check(shop("car tyres"), "milk").figure < 0.5
+
+
+def test_the_margin_is_that_of_the_value_that_passes_most_narrowly():
+    answers = [shop(note="milk"), shop("bakery", ["milk"], "mlik"), shop("bakery"), shop(note="tea"), shop()]
+    narrow, typo, *others, failing, empty = margins(answers, ["milk"] * 5, [[]] * 5)
+    assert (narrow.guardrail, narrow.figure, narrow.threshold, narrow.share) == ("length", 4, 5, 0.2)
+    assert (typo.guardrail, typo.field, typo.value, typo.figure, typo.share) == ("grounded", "note", "mlik", 0.75, 0)
+    assert failing.guardrail == "grounded"
+    assert failing.share < 0
+    assert others == [None]
+    assert empty is None
+    assert margins([], [], []) == []
+
+
+def test_a_margin_by_meaning_is_the_cosine_s_and_facts_are_evidence():
+    alike, fact = margins([shop(rewrites=["oat milk"]), shop(note="tea")], ["oat milk", "hot"], [[], ["TEA | hot"]])
+    assert (alike.guardrail, alike.figure, alike.share) == ("length", 8, 0.3333)
+    assert (fact.guardrail, fact.share) == ("length", 0.4)
+    (far,) = margins([shop(rewrites=["oat"])], ["oat milk"], [[]])
+    cosine = float(np.prod([NgramEmbedder().embed([text])[0] for text in ("oat", "oat milk")], axis=0).sum())
+    assert (far.guardrail, far.share) == ("similar", pytest.approx((cosine - 0.4) / 0.6, abs=1e-3))
 
 
 def test_a_value_one_letter_off_a_very_long_one_still_scores_below_the_threshold():

@@ -46,9 +46,10 @@ def test_an_unfinished_file_of_a_killed_writer_is_not_read(house):
 
 def test_the_latest_verdict_on_a_label_counts_and_none_is_lost(house):
     right, better = verdict(1, "right", "{}"), verdict(1, "corrected", '{"product":"oat milk"}')
-    house.add_verdicts([verdict(2, "cant_tell", created="2026-01-01T00:00:00+00:00"), right])
+    other = verdict(2, "cant_tell", created="2026-01-01T00:00:00+00:00")
+    house.add_verdicts([other, right])
     house.add_verdicts([better])  # in the same second
-    assert house.verdicts() == [verdict(2, "cant_tell", created="2026-01-01T00:00:00+00:00"), better]
+    assert house.verdicts() == [other, better]
     assert house.connect().execute("SELECT count(*) FROM verdicts").fetchone() == (3,)
 
 
