@@ -114,6 +114,40 @@ def coverage(traffic: Sequence[float], head: int) -> Plot:
 
 
 @_styled
+def judgement(found: Mapping[str, Any] | None, threshold: float | None = None) -> Plot:
+    """What share of labels is right, over all, by stratum and by traffic, with 95% intervals (`Judgement.to_json`)."""
+    name, title = "judgement", "Labels that are right, by people's verdicts"
+    if not found:
+        return Plot(name, title, "", "Not drawn: nobody has judged this night's labels. `stillhouse review` asks.")
+    whole = {"share": found["precision"], "low": found["low"], "high": found["high"]}
+    rows = [("all labels", whole), ("by traffic", found["by_traffic"]), *found["by_stratum"].items()]
+    rows = [(what, part) for what, part in rows if part]
+    figure, axes = _canvas()
+    for place, (what, part) in enumerate(rows):
+        share, low, high = (100 * part[key] for key in ("share", "low", "high"))
+        error = [[max(share - low, 0)], [max(high - share, 0)]]
+        colour = ACCENT if what == "all labels" else INK
+        axes.errorbar(share, place, xerr=error, color=colour, marker="o", markersize=7, linewidth=2, capsize=4)
+        axes.annotate(
+            f"{share:.0f}", (share, place), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8.5
+        )
+    if threshold is not None:
+        axes.axvline(100 * threshold, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        axes.annotate(
+            "the gate", (100 * threshold, len(rows) - 0.45), xytext=(4, 0), textcoords="offset points", color=MUTED
+        )
+    axes.set_yticks(range(len(rows)), [what for what, _ in rows], fontsize=10)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.invert_yaxis()
+    axes.set(xlim=(None, 100.5), ylim=(len(rows) - 0.3, -0.6), xlabel="right, % (95% interval)")
+    words = f"{whole['share']:.1%} of the labels are right (95% interval {whole['low']:.1%} to {whole['high']:.1%})"
+    words += f", by {found['verdicts']:,} {'simulated ' if found['simulated'] else ''}verdicts."
+    if threshold is not None:
+        words += f" The gate wants the lower end at {threshold:.1%}."
+    return Plot(name, title, _svg(figure, name), words)
+
+
+@_styled
 def quality(scores: Mapping[str, Mapping[str, Any] | None]) -> Plot:
     """Precision, recall and F1 with 95% intervals of teacher, student and lookup (`Score.to_json`; None: missing)."""
     name, title = "quality", "Precision, recall and F1, with 95% intervals"

@@ -65,6 +65,7 @@ def write_report(summary: Mapping[str, Any], data: ReportData, path: Path) -> No
         asked=_asked(summary.get("asked_teacher"), summary.get("queries")),
         plots=[
             plots.quality(scores),
+            plots.judgement(summary.get("judgement"), _threshold(summary)),
             plots.coverage(data.traffic, data.head_cut),
             plots.reliability(data.checked, summary.get("calibration")),
             plots.times(summary.get("seconds") or {}),
@@ -73,6 +74,7 @@ def write_report(summary: Mapping[str, Any], data: ReportData, path: Path) -> No
         facts=_facts(summary),
         scores={author: found for author, found in scores.items() if found},
         verdicts=sorted(data.verdicts, key=lambda verdict: verdict.decision == "right")[:EXAMPLES],
+        review=summary.get("review") or {},
         rejected=data.rejected[:EXAMPLES],
         turned_down=labelling.rejected_words(data.rejected),
         log=labelling.log_of(summary),
@@ -100,6 +102,11 @@ def _template() -> jinja2.Template:
 def _simulated(summary: Mapping[str, Any], data: ReportData) -> bool:
     judgement = summary.get("judgement") or {}
     return bool(judgement.get("simulated")) or any(verdict.simulated for verdict in data.verdicts)
+
+
+def _threshold(summary: Mapping[str, Any]) -> float | None:
+    """What the gate asks of the verdicts' lower bound."""
+    return next((check["threshold"] for check in summary.get("gate") or [] if check["name"] == "teacher"), None)
 
 
 def _verdict(summary: Mapping[str, Any]) -> str:

@@ -30,7 +30,7 @@ def choose_active(night: Night, audit: Audit, student: Path) -> int:
     chosen = active_sample(
         night.task,
         night.labels,
-        {query: traffic for query, (_, traffic) in place.items()},
+        traffic={query: traffic for query, (_, traffic) in place.items()},
         last=_earlier(night),
         student=answers,
         quality=suspects(night.task, night.labels, answers, night.settings.seed),
@@ -61,10 +61,10 @@ def _earlier(night: Night) -> dict[str, str]:
     with night.warehouse.connect() as con:
         rows = con.execute(
             """SELECT query, arg_max(value, created) FROM labels
-               WHERE night < ? AND task = ? AND status = 'accepted'
+               WHERE night < ? AND task = ? AND task_version = ? AND status = 'accepted'
                  AND query IN (SELECT query FROM labels WHERE night = ?)
                GROUP BY query""",
-            [night.id, night.task.name, night.id],
+            [night.id, night.task.name, night.task.version(), night.id],
         ).fetchall()
     return dict(rows)
 

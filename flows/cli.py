@@ -200,7 +200,9 @@ def labels(
         show(rows, as_json, lambda: rows_table(rows))
 
 
-review_commands = typer.Typer(help="The page people verify labels on, and what their verdicts say.", rich_markup_mode="rich")
+review_commands = typer.Typer(
+    help="The page people verify labels on, and what their verdicts say.", rich_markup_mode="rich"
+)
 app.add_typer(review_commands, name="review", invoke_without_command=True)
 
 
@@ -211,7 +213,9 @@ def review(
     host: Annotated[str | None, typer.Option(help="Loopback unless told. [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="[default: 8018]")] = None,
     work: WorkOption = None,
-    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the first reviewer's page in the browser.")] = False,
+    open_: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the first reviewer's page in the browser.")
+    ] = False,
     set_: SetOption = None,
 ) -> None:
     """Serve the page people verify labels on; each reviewer's link is printed.

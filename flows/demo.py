@@ -18,6 +18,7 @@ from labels.warehouse import Warehouse
 COMMANDS = (
     'stillhouse lookup "verdant machine smoothie"',
     "stillhouse report",
+    "stillhouse review",
     'stillhouse labels "SELECT status, count(*) FROM labels GROUP BY status"',
 )
 

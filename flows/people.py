@@ -1,5 +1,10 @@
 """What people said so far, as tonight's task takes it: their answers, and which of these measure instead of training."""
 
+from dataclasses import asdict
+from typing import Any
+
+from evals.agreement import agreement, gold_scores
+
 from flows.night import Night
 from labels.records import Verdict
 from labels.split import split_of
@@ -38,3 +43,12 @@ def gold_of(night: Night) -> dict[str, Task]:
         return night.gold
     verified = [said for said in answers_of(night) if split_of(said.query) == "test"]
     return {said.query: night.task.parse(str(said.value)) for said in verified} if len(verified) >= LEAST_GOLD else {}
+
+
+def reviewers_json(night: Night) -> dict[str, Any]:
+    """Agreement between reviewers by field, and how each did on hidden gold items."""
+    said = night.warehouse.said.all()
+    return {
+        "agreement": {name: asdict(found) for name, found in agreement(night.task, said).items()},
+        "reviewers": [asdict(one) for one in gold_scores(night.task, said, night.gold)],
+    }

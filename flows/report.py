@@ -10,8 +10,9 @@ from evals.report import ReportData, write_report
 from flows.evaluate import Measured, as_json
 from flows.label import Counts, labelling_summary
 from flows.night import Night
+from flows.people import reviewers_json, verdicts_of
 from flows.publish import Head, LookupMeasured
-from flows.review import checked_labels, night_verdicts
+from flows.review import checked_labels, queue_of
 from labels.files import read_manifest, write_json
 
 
@@ -52,6 +53,7 @@ def summarise(
         "lookup_sources": lookup.sources if lookup else None,
         "lookup_median_ms": lookup.median_ms if lookup else None,
         "judgement": judgement.to_json() if judgement else None,
+        "review": _review(night),
         "head_entries": len(head.entries),
         "head_traffic_share": round(head.traffic_share, 4),
         "release": release,
@@ -66,6 +68,14 @@ def summarise(
     return summary
 
 
+def _review(night: Night) -> dict[str, Any]:
+    """How far people are, how well they agree, and how many of their verdicts are on labels made anew since."""
+    progress, held = queue_of(night).progress(""), {one.identity for one in night.labels}
+    relabelled = sum(said.identity not in held for said in verdicts_of(night))
+    counts = {"wanted": progress.wanted, "done": progress.done, "relabelled": relabelled}
+    return counts | reviewers_json(night)
+
+
 def report_night(night: Night, summary: dict[str, Any], student: Path, head: Head) -> Path:
     """Write the night's report.html; returns its path."""
     checked = checked_labels(night)
@@ -76,7 +86,7 @@ def report_night(night: Night, summary: dict[str, Any], student: Path, head: Hea
         checked=checked,
         losses=json.loads((adapter / "losses.json").read_text(encoding="utf-8")),
         rejected=[label for label in night.labels if label.status == "rejected"],
-        verdicts=night_verdicts(night),
+        verdicts=verdicts_of(night),
     )
     path = night.folder / "report.html"
     write_report(summary, data, path)

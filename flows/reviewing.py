@@ -4,20 +4,19 @@ import getpass
 import os
 import secrets
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from rich.console import Console
 
-from evals.agreement import agreement, gold_scores
 from evals.judge import judge, more_verdicts
 from evals.page.app import create_app
+from evals.page.guard import LOOPBACK
 from evals.page.sign_in import SignIn
-from evals.queue import ReviewQueue
 from flows.night import Night
-from flows.people import verdicts_of
+from flows.people import reviewers_json, verdicts_of
 from flows.review import AUDIT, held_audit, queue_of
 from flows.screen import Screen
 from flows.settings import Settings
@@ -48,16 +47,15 @@ def sign_in_of(settings: Settings) -> SignIn:
 def links(settings: Settings, base: str | None = None) -> list[dict[str, str]]:
     """Every reviewer's own link to the page at `base` (by default the address in the settings)."""
     sign_in, base = sign_in_of(settings), base or settings.review.address
-    return [
-        {"reviewer": name, "link": f"{base}/sign-in?token={sign_in.token(name)}"} for name in sign_in.reviewers
-    ]
+    return [{"reviewer": name, "link": f"{base}/sign-in?token={sign_in.token(name)}"} for name in sign_in.reviewers]
 
 
 def review_app(settings: Settings) -> FastAPI:
     """The page over the last night's queue. Raises InputError where no night drew a sample."""
     night = last_night(settings)
-    hosts = [settings.review.host, settings.serve.host, _host(settings.review.url)]
-    return create_app(queue_of(night), night.task, sign_in_of(settings), [host for host in hosts if host])
+    named = urlsplit(settings.review.address).hostname
+    hosts = [*LOOPBACK, *filter(None, (named, settings.serve.host))]
+    return create_app(queue_of(night), night.task, sign_in_of(settings), hosts)
 
 
 def serve_review(settings: Settings, run: Callable[[FastAPI, str, int], None]) -> None:
@@ -95,16 +93,7 @@ def status(settings: Settings) -> dict[str, Any]:
         None: f"wants {threshold:.1%}, more than the estimate: no number of verdicts would do",
         0: f"passes its {threshold:.1%}",
     }.get(more, f"wants {threshold:.1%}: {more:,} more verdicts at this rate would do" if more else "")
-    return found | reviewers_json(night, queue)
-
-
-def reviewers_json(night: Night, queue: ReviewQueue) -> dict[str, Any]:
-    """Agreement between reviewers by field, and how each did on hidden gold items."""
-    said = queue.verdicts.all()
-    return {
-        "agreement": {name: asdict(found) for name, found in agreement(night.task, said).items()},
-        "reviewers": [asdict(one) for one in gold_scores(night.task, said, night.gold)],
-    }
+    return found | reviewers_json(night)
 
 
 def _kept_secret(path: Path) -> str:
@@ -119,9 +108,3 @@ def _kept_secret(path: Path) -> str:
         file.flush()
         os.fsync(file.fileno())
     return path.read_text(encoding="utf-8")
-
-
-def _host(url: str | None) -> str | None:
-    from urllib.parse import urlsplit
-
-    return urlsplit(url).hostname if url else None

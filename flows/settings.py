@@ -168,7 +168,7 @@ class ReviewSettings(Section):
     active: int = Field(60, ge=0)
     overlap: float = Field(0.1, ge=0, le=1)
     gold_share: float = Field(0.05, ge=0, le=0.5)
-    wait_for_people: str | None = Field(None, pattern=r"^[1-9]\d*[mhd]$")
+    wait_for_people: str | None = Field(None, pattern=r"^[1-9]\d*[smhd]$")
     reviewers: list[str] = []
     link_days: int = Field(30, ge=1)
     host: str = "127.0.0.1"
@@ -180,7 +180,7 @@ class ReviewSettings(Section):
     def wait_seconds(self) -> float | None:
         """How long a night waits for people; None where it does not."""
         text = self.wait_for_people
-        return int(text[:-1]) * {"m": 60.0, "h": 3600.0, "d": 86400.0}[text[-1]] if text else None
+        return int(text[:-1]) * {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[text[-1]] if text else None
 
     @property
     def address(self) -> str:

@@ -186,7 +186,7 @@ def check_all(
 
 @dataclass(frozen=True)
 class Margin:
-    """How narrowly a value passed a guardrail: `share` is 0 at the threshold and 1 as far from it as can be."""
+    """How narrowly a value passes a guardrail: `share` is 0 at the threshold, 1 as far from it as can be, below 0 if not."""
 
     guardrail: str
     field: str
@@ -197,9 +197,9 @@ class Margin:
 
 
 def margins(answers: Sequence[Task], queries: Sequence[str], facts: Sequence[Sequence[str]]) -> list[Margin | None]:
-    """For each answer, all of one task and none turned down, what passed most narrowly; None where nothing could fail.
+    """For each answer, all of one task, what passes most narrowly; None where nothing can.
 
-    A closed set is no margin: a value is in it or not.
+    Of a closed set, as of a threshold of 1, there is no narrow pass.
     """
     if not answers:
         return []
@@ -221,8 +221,10 @@ def _margin(
     if isinstance(rail, InTaxonomy) or (rail.threshold == 1 and not isinstance(rail, Length)):
         return None
     figure = cosines[rail.embedder][value, query] if isinstance(rail, Similar) else rail.figure(value, query, facts)
-    room = rail.threshold if isinstance(rail, Length) else 1 - rail.threshold
-    share = abs(figure - rail.threshold) / room
+    if isinstance(rail, Length):
+        share = (rail.threshold - figure) / rail.threshold
+    else:
+        share = (figure - rail.threshold) / (1 - rail.threshold)
     return Margin(rail.name, field, value, round(figure, 3), rail.threshold, round(share, 4))
 
 

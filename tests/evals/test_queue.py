@@ -89,7 +89,10 @@ def test_what_is_taken_back_comes_again_first_with_the_earlier_answer(queue):
     back = queue.undo("ann")
     assert (back.item.label.identity, back.before.value) == ("id0", '{"a":1}')
     assert queue.verdicts.all() == []
-    assert [given.item.label.identity for given in queue.take("ann", 3)] == ["id0", *(a.item.label.identity for a in ahead)]
+    assert [given.item.label.identity for given in queue.take("ann", 3)] == [
+        "id0",
+        *(a.item.label.identity for a in ahead),
+    ]
     assert queue.take("ann")[0].before.value == '{"a":1}'
     again, _ = say(queue, "ann", "right")
     assert again.id != verdict.id

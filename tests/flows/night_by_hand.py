@@ -44,7 +44,9 @@ def begin(folder, labels, verdicts=(), gold=None, night="n1", **changes):
     made.warehouse.add_verdicts(verdicts)
     pq.write_table(pa.table({"identity": [one.identity for one in labels]}), made.folder / "requests.parquet")
     rank = {one.query: place for place, one in enumerate(labels, start=1)}
-    bands = ["head" if place <= len(rank) / 10 else "torso" if place <= len(rank) / 3 else "tail" for place in rank.values()]
+    bands = [
+        "head" if place <= len(rank) / 10 else "torso" if place <= len(rank) / 3 else "tail" for place in rank.values()
+    ]
     made.warehouse.queries_file(night).parent.mkdir(parents=True, exist_ok=True)
     columns = {"query": list(rank), "traffic": [1000 / place for place in rank.values()], "band": bands}
     nothing = pa.nulls(len(rank), pa.list_(pa.struct([("category", pa.string()), ("weight", pa.float64())])))

@@ -47,7 +47,12 @@ def test_whichever_of_gold_and_people_knows_more_is_asked(begin):
 
 
 def test_labels_without_a_confidence_or_not_accepted_say_nothing_of_it(begin):
-    labels = [label(1), replace(label(2), confidence={}), label(3, status="rejected"), label(4, status="failed", value=None)]
+    labels = [
+        label(1),
+        replace(label(2), confidence={}),
+        label(3, status="rejected"),
+        label(4, status="failed", value=None),
+    ]
     found = checked_labels(begin(labels, gold={f"query {number}": "milk" for number in range(5)}))
     assert found.points == [(0.9, True)]
 
