@@ -4,7 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from evals.intervals import stratified_precision, wilson
+from evals.intervals import Design, ratio, wilson
+
+ONE = np.array([1.0])
+
+
+def share(right, weights, strata, chances=None):
+    """The estimate of "is it right" from plain lists; seen with no chance worth the name unless said."""
+    stratum = np.unique(strata, return_inverse=True)[1]
+    chance = np.full(len(right), 1e-9) if chances is None else np.array(chances, dtype=float)
+    y = np.array(right, dtype=float)
+    return ratio(y, np.ones_like(y), Design(stratum, np.array(weights, dtype=float), chance))
 
 
 @pytest.mark.parametrize(("right", "trials"), [(0, 10), (1, 10), (15, 20), (81, 263), (10, 10), (999, 1000)])
@@ -31,21 +41,20 @@ def test_wilson_holds_the_share(trials, share):
 
 
 def test_equal_weights_in_one_stratum_are_wilson():
-    estimate = stratified_precision([True] * 45 + [False] * 5, [4] * 50, ["tail"] * 50)
+    estimate = share([True] * 45 + [False] * 5, [4] * 50, ["tail"] * 50)
     assert estimate.share == pytest.approx(0.9)
     assert estimate.effective == pytest.approx(49)  # p(1-p) / v, with n - 1 in v
     assert (estimate.low, estimate.high) == pytest.approx(wilson(0.9 * 49, 49))
 
 
 def test_weights_undo_unequal_chances():
-    right = [True] * 10 + [False] * 10
-    estimate = stratified_precision(right, [1] * 10 + [9] * 10, ["head"] * 10 + ["tail"] * 10)
+    estimate = share([True] * 10 + [False] * 10, [1] * 10 + [9] * 10, ["head"] * 10 + ["tail"] * 10)
     assert estimate.share == pytest.approx(0.1)
     assert estimate.low < 0.1 < estimate.high
 
 
 def test_all_right_is_not_certain():
-    estimate = stratified_precision([True] * 20, [1] * 10 + [9] * 10, ["head"] * 10 + ["tail"] * 10)
+    estimate = share([True] * 20, [1] * 10 + [9] * 10, ["head"] * 10 + ["tail"] * 10)
     assert estimate.share == 1
     assert estimate.effective == pytest.approx(100**2 / (10 + 81 * 10))
     assert 0.7 < estimate.low < wilson(20, 20)[0]
@@ -53,50 +62,49 @@ def test_all_right_is_not_certain():
 
 
 def test_one_verdict_says_little():
-    estimate = stratified_precision([True], [3], ["head"])
+    estimate = share([True], [3], ["head"])
     assert (estimate.low, estimate.high) == pytest.approx(wilson(1, 1))
 
 
+def test_strata_that_differ_say_more_than_one_mixed_of_them():
+    right = [True] * 19 + [False] + [True] + [False] * 19
+    apart = share(right, [5] * 40, ["head"] * 20 + ["tail"] * 20)
+    assert apart.effective > 2 * share(right, [5] * 40, ["all"] * 40).effective
+
+
+def test_a_stratum_whose_few_agree_is_still_doubted():
+    right = [True, True] + [False] * 10 + [True] * 10
+    estimate = share(right, [50] * 2 + [1] * 20, ["head"] * 2 + ["tail"] * 20)
+    alone = 0.5 / 6 * (1 - 0.5 / 6) / ((1 / 120) ** 2 * 20 * 20 / 19 * 0.25)
+    assert estimate.effective < alone / 10
+
+
+def test_what_was_bound_to_be_seen_adds_no_doubt():
+    right, weights = ([True] * 4 + [False]) * 4, [1] * 10 + [3] * 10
+    strata = ["head"] * 10 + ["tail"] * 10
+    half = share(right, weights, strata, [1] * 10 + [0.5] * 10)
+    assert half.effective > share(right, weights, strata, [0.1] * 10 + [0.5] * 10).effective
+    census = share(right, [1] * 20, strata, [1] * 20)
+    assert (census.low, census.share, census.high) == (0.8, 0.8, 0.8)
+    assert census.effective == 20
+
+
+def test_a_share_of_nothing_is_nought_and_unknown():
+    nothing = ratio(0 * ONE, 0 * ONE, Design(np.array([0]), ONE, ONE / 2))
+    assert (nothing.share, nothing.low, nothing.high, nothing.verdicts, nothing.effective) == (0, 0, 1, 0, 0)
+
+
 @given(
-    st.lists(st.tuples(st.booleans(), st.floats(1, 1000), st.sampled_from(["head", "tail"])), min_size=1, max_size=30)
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 3), st.floats(1, 1000), st.integers(0, 2), st.floats(0.01, 1)),
+        min_size=1,
+        max_size=30,
+    )
 )
-def test_stratified_interval_holds_its_share(rows):
-    estimate = stratified_precision([r for r, _, _ in rows], [w for _, w, _ in rows], [s for _, _, s in rows])
+def test_the_interval_holds_its_share(rows):
+    above, more, weight, stratum, chance = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    estimate = ratio(above, above + more, Design(stratum.astype(int), weight, chance))
     assert 0 <= estimate.low <= estimate.share + 1e-9
     assert estimate.share - 1e-9 <= estimate.high <= 1
-    assert estimate.low < estimate.high
-
-
-@pytest.mark.parametrize(
-    ("right", "weights", "strata"), [([], [], []), ([True], [0.0], ["head"]), ([True, False], [1.0], ["head", "tail"])]
-)
-def test_misfit_arguments_are_refused(right, weights, strata):
-    with pytest.raises(ValueError, match="wanted one right"):
-        stratified_precision(right, weights, strata)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "shares", "taken"),
-    [
-        ((100, 900, 9000), (0.95, 0.92, 0.85), (50, 50, 50)),
-        ((100, 900, 9000), (0.99, 0.97, 0.96), (30, 30, 30)),
-        ((500, 500, 1000), (1.0, 0.9, 0.6), (40, 40, 40)),
-        ((50, 300, 700), (0.98, 0.98, 0.98), (50, 100, 100)),
-    ],
-)
-def test_stratified_interval_covers_the_truth_19_times_in_20(sizes, shares, taken):
-    """Finite strata, drawn without replacement, as `audit_sample` draws them."""
-    rng = np.random.default_rng(7)
-    strata = [name for name, n in zip("abc", taken, strict=True) for _ in range(n)]
-    weights = [size / n for size, n in zip(sizes, taken, strict=True) for _ in range(n)]
-    right_there = [round(size * share) for size, share in zip(sizes, shares, strict=True)]
-    truth = sum(right_there) / sum(sizes)
-    draws, covered = 1000, 0
-    for _ in range(draws):
-        right: list[bool] = []
-        for size, good, n in zip(sizes, right_there, taken, strict=True):
-            found = rng.hypergeometric(good, size - good, n)
-            right += [True] * found + [False] * (n - found)
-        estimate = stratified_precision(right, weights, strata)
-        covered += estimate.low <= truth <= estimate.high
-    assert covered / draws >= 0.93
+    assert estimate.verdicts == ((above + more) > 0).sum()
+    assert np.isfinite(estimate.effective)
