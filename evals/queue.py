@@ -141,7 +141,9 @@ class ReviewQueue:
         Raises LeaseError where they do not hold it.
         """
         with self.verdicts.transaction() as con:
-            if said := con.execute("SELECT * FROM verdicts WHERE id = ? AND reviewer = ?", (lease, reviewer)).fetchone():
+            if said := con.execute(
+                "SELECT * FROM verdicts WHERE id = ? AND reviewer = ?", (lease, reviewer)
+            ).fetchone():
                 return verdict_of(said)
             item = _item(con, _lease_of(con, reviewer, lease))
             label = item.label
@@ -163,6 +165,15 @@ class ReviewQueue:
             con.execute("DELETE FROM leases WHERE id = ?", (lease,))
             _count(con, label.identity)
         return verdict
+
+    def add(self, verdicts: Sequence[Verdict]) -> None:
+        """Write verdicts that were given elsewhere; the queue counts them as its own. Known ones (by id) stay as they are."""
+        with self.verdicts.transaction() as con:
+            for verdict in verdicts:
+                add_verdict(con, verdict)
+            for identity in {verdict.identity for verdict in verdicts}:
+                if con.execute("SELECT 1 FROM items WHERE identity = ?", (identity,)).fetchone():
+                    _count(con, identity)
 
     def undo(self, reviewer: str) -> Given | None:
         """Take the reviewer's last verdict back and give them its label again; None where they gave none."""
@@ -283,9 +294,7 @@ def _count(con: sqlite3.Connection, identity: str) -> None:
     disputed = len(values) >= 2 and max(map(values.count, values)) < 2
     wanted, done = max(row["base"], 3 if disputed else 1), len(values)
     first = next(iter(by_reviewer), None)
-    con.execute(
-        "UPDATE items SET wanted = ?, done = ?, first = ? WHERE identity = ?", (wanted, done, first, identity)
-    )
+    con.execute("UPDATE items SET wanted = ?, done = ?, first = ? WHERE identity = ?", (wanted, done, first, identity))
     if row["open"]:
         more = (wanted - row["wanted"], min(done, wanted) - min(row["done"], row["wanted"]), row["part"])
         con.execute("UPDATE progress SET wanted = wanted + ?, done = done + ? WHERE part = ?", more)

@@ -1,6 +1,7 @@
 """The review page and what surrounds it: reviewers' links, how far they are, and exchange with other tools."""
 
 import getpass
+import json
 import os
 import secrets
 from collections.abc import Callable
@@ -11,6 +12,10 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 from rich.console import Console
 
+from evals.exchange.argilla import argilla_records, argilla_settings
+from evals.exchange.jsonl import jsonl
+from evals.exchange.label_studio import label_studio_config, label_studio_tasks
+from evals.exchange.read import read_verdicts
 from evals.judge import judge, more_verdicts
 from evals.page.app import create_app
 from evals.page.guard import LOOPBACK
@@ -20,7 +25,9 @@ from flows.people import reviewers_json, verdicts_of
 from flows.review import AUDIT, held_audit, queue_of
 from flows.screen import Screen
 from flows.settings import Settings
-from labels.errors import InputError
+from labels.errors import InputError, SettingsError
+from labels.files import write_text
+from labels.task import Task
 
 SECRET = "STILLHOUSE_REVIEW_SECRET"  # noqa: S105 - the name of a variable
 
@@ -94,6 +101,47 @@ def status(settings: Settings) -> dict[str, Any]:
         0: f"passes its {threshold:.1%}",
     }.get(more, f"wants {threshold:.1%}: {more:,} more verdicts at this rate would do" if more else "")
     return found | reviewers_json(night)
+
+
+def export(settings: Settings, file: Path, format_: str) -> str:
+    """Write what people are asked and what they said so far to `file`, for another tool; what was done, in words.
+
+    Raises SettingsError for an unknown format.
+    """
+    writers: dict[str, Callable[[], str]] = {
+        "jsonl": lambda: jsonl(items, said),
+        "label-studio": lambda: json.dumps(label_studio_tasks(night.task, items, said), ensure_ascii=False),
+        "argilla": lambda: json.dumps(argilla_records(night.task, items, said), ensure_ascii=False),
+    }
+    if format_ not in writers:
+        raise SettingsError(f"--format {format_}: wanted one of {', '.join(writers)}")
+    night = last_night(settings)
+    items = queue_of(night).items()
+    asked = {one.label.identity for one in items}
+    said = [one for one in night.warehouse.said.all() if one.identity in asked]
+    write_text(file, writers[format_]() + "\n")
+    words = f"{len(items):,} labels with {len(said):,} verdicts in {file}"
+    beside = {"label-studio": lambda: label_studio_config(night.task), "argilla": lambda: _argilla(night.task)}
+    if format_ in beside:
+        setup = file.with_name(file.name + (".config.xml" if format_ == "label-studio" else ".settings.json"))
+        write_text(setup, beside[format_]())
+        words += f"; how the tool is to show them: {setup}"
+    return words
+
+
+def take_in(settings: Settings, file: Path) -> tuple[int, list[str]]:
+    """Take the verdicts in a file that another tool wrote: how many were new, and what could not be taken, in words."""
+    night = last_night(settings)
+    items = {one.label.identity: one for one in queue_of(night).items()}
+    read = read_verdicts(file, items, night.task)
+    held = {one.id for one in night.warehouse.said.all()}
+    new = [one for one in read.verdicts if one.id not in held]
+    queue_of(night).add(new)
+    return len(new), [f"{one.where}: {one.text}" for one in read.problems]
+
+
+def _argilla(task: type[Task]) -> str:
+    return json.dumps(argilla_settings(task), indent=2, ensure_ascii=False)
 
 
 def _kept_secret(path: Path) -> str:

@@ -249,3 +249,12 @@ class Reviewing(RuleBasedStateMachine):
 
 Reviewing.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
 TestReviewing = Reviewing.TestCase
+
+
+def test_verdicts_given_elsewhere_count_in_the_queue(queue):
+    queue.fill([item(1), item(2)], "n1")
+    elsewhere = Verdict("id1", "query 1", "bo", "right", "{}")
+    queue.add([elsewhere, Verdict("unknown", "query 9", "bo", "right", "{}")])
+    queue.add([elsewhere])
+    assert queue.progress("ann").done == {"audit": 1}
+    assert [given.item.label.identity for given in queue.take("ann")] == ["id2"]
