@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import ingest, kills, labelling, memory, night, retrieval, shop
+from benchmarks import ingest, kills, labelling, memory, night, retrieval, review, shop
 
 BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "ingest": ingest.run,
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "memory": memory.run,
     "night": night.run,
     "retrieval": retrieval.run,
+    "review": review.run,
     "shop": shop.run,
 }
 

@@ -226,9 +226,10 @@ class ReviewQueue:
         )
         return [(verdict_of(row), not row["open"]) for row in rows]
 
-    def items(self) -> list[Item]:
-        """All that is asked of people now, answered or not, in the queue's order."""
-        return [item_of(row["item"]) for row in self.verdicts.read("SELECT item FROM items WHERE open ORDER BY place")]
+    def items(self, closed: bool = False) -> list[Item]:
+        """All that is asked of people now, answered or not, in the queue's order; with `closed`, what ever was asked."""
+        where = "" if closed else "WHERE open = 1"
+        return [item_of(row["item"]) for row in self.verdicts.read(f"SELECT item FROM items {where} ORDER BY place")]
 
     def _lease(
         self, con: sqlite3.Connection, identity: str, reviewer: str, moment: float, since: float | None = None

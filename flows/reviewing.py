@@ -27,7 +27,6 @@ from flows.screen import Screen
 from flows.settings import Settings
 from labels.errors import InputError, SettingsError
 from labels.files import write_text
-from labels.task import Task
 
 SECRET = "STILLHOUSE_REVIEW_SECRET"  # noqa: S105 - the name of a variable
 
@@ -48,7 +47,12 @@ def last_night(settings: Settings) -> Night:
 def sign_in_of(settings: Settings) -> SignIn:
     """Signs reviewers' links: with the environment's secret, else with one made once and kept in the work folder."""
     secret = os.environ.get(SECRET) or _kept_secret(settings.folder / "review" / "secret")
-    return SignIn(secret.encode(), settings.review.reviewers or [getpass.getuser()], settings.review.link_days)
+    return SignIn(secret.encode(), reviewers_of(settings), settings.review.link_days)
+
+
+def reviewers_of(settings: Settings) -> list[str]:
+    """Who may review: those named in the settings; nobody named, who runs this."""
+    return settings.review.reviewers or [getpass.getuser()]
 
 
 def links(settings: Settings, base: str | None = None) -> list[dict[str, str]]:
@@ -110,8 +114,8 @@ def export(settings: Settings, file: Path, format_: str) -> str:
     """
     writers: dict[str, Callable[[], str]] = {
         "jsonl": lambda: jsonl(items, said),
-        "label-studio": lambda: json.dumps(label_studio_tasks(night.task, items, said), ensure_ascii=False),
-        "argilla": lambda: json.dumps(argilla_records(night.task, items, said), ensure_ascii=False),
+        "label-studio": lambda: _json(label_studio_tasks(night.task, items, said)),
+        "argilla": lambda: _json(argilla_records(night.task, items, said)),
     }
     if format_ not in writers:
         raise SettingsError(f"--format {format_}: wanted one of {', '.join(writers)}")
@@ -119,12 +123,15 @@ def export(settings: Settings, file: Path, format_: str) -> str:
     items = queue_of(night).items()
     asked = {one.label.identity for one in items}
     said = [one for one in night.warehouse.said.all() if one.identity in asked]
-    write_text(file, writers[format_]() + "\n")
+    write_text(file, writers[format_]())
     words = f"{len(items):,} labels with {len(said):,} verdicts in {file}"
-    beside = {"label-studio": lambda: label_studio_config(night.task), "argilla": lambda: _argilla(night.task)}
+    beside = {
+        "label-studio": (".config.xml", lambda: label_studio_config(night.task)),
+        "argilla": (".settings.json", lambda: _json(argilla_settings(night.task))),
+    }
     if format_ in beside:
-        setup = file.with_name(file.name + (".config.xml" if format_ == "label-studio" else ".settings.json"))
-        write_text(setup, beside[format_]())
+        ending, text = beside[format_]
+        write_text(setup := file.with_name(file.name + ending), text())
         words += f"; how the tool is to show them: {setup}"
     return words
 
@@ -132,7 +139,7 @@ def export(settings: Settings, file: Path, format_: str) -> str:
 def take_in(settings: Settings, file: Path) -> tuple[int, list[str]]:
     """Take the verdicts in a file that another tool wrote: how many were new, and what could not be taken, in words."""
     night = last_night(settings)
-    items = {one.label.identity: one for one in queue_of(night).items()}
+    items = {one.label.identity: one for one in queue_of(night).items(closed=True)}
     read = read_verdicts(file, items, night.task)
     held = {one.id for one in night.warehouse.said.all()}
     new = [one for one in read.verdicts if one.id not in held]
@@ -140,8 +147,8 @@ def take_in(settings: Settings, file: Path) -> tuple[int, list[str]]:
     return len(new), [f"{one.where}: {one.text}" for one in read.problems]
 
 
-def _argilla(task: type[Task]) -> str:
-    return json.dumps(argilla_settings(task), indent=2, ensure_ascii=False)
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def _kept_secret(path: Path) -> str:

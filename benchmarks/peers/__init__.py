@@ -15,6 +15,8 @@ from pathlib import Path
 PINS = {
     "distilabel": ("distilabel[openai]==1.5.3", "requests==2.34.2"),  # it imports requests without asking for it
     "curator": ("bespokelabs-curator==0.1.31",),
+    "label_studio": ("label-studio==1.23.2",),
+    "potato": ("potato-annotation==2.12.1",),
 }
 QUIET = {
     "HF_HUB_OFFLINE": "1",

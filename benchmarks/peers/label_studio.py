@@ -78,7 +78,7 @@ class LabelStudio:
         program = environment(self.name, self.environments).with_name("label-studio")
         return [program, "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(self.port)]
 
-    def _settings(self) -> Mapping[str, str]:
+    def _settings(self) -> dict[str, str]:
         return QUIET | {"LABEL_STUDIO_BASE_DATA_DIR": str(self.folder / "data")}
 
     def _sign_in(self) -> None:
@@ -102,7 +102,7 @@ class LabelStudio:
         return seconds
 
     def _next(self) -> httpx.Response:
-        which = {"id": "next_task", "project": self.project}
+        which: dict[str, str | int] = {"id": "next_task", "project": self.project}
         return self.browser.post("/api/dm/actions", params=which, json={"project": str(self.project)})
 
     def _submit(self, task: Mapping[str, Any]) -> None:

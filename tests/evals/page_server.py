@@ -3,10 +3,14 @@
 FOLDER holds the queue; it is served for "ann" and "bo", whose links are signed with SECRET.
 """
 
+import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+import httpx
 import uvicorn
 from pydantic import Field
 
@@ -54,6 +58,26 @@ def item(number, query="organic oat milk oatly 1l", part="audit", answer=None, l
     }  # fmt: skip
     given = {"label": Label(**shown | (label or {})), "part": part, "band": "head", "traffic": 1234.0, "answer": answer}
     return Item(**given | other)
+
+
+@contextmanager
+def serving(folder, port):
+    """The page as a process of its own; entered once it answers."""
+    process = subprocess.Popen([sys.executable, __file__, str(folder), str(port)])
+    try:
+        until = time.monotonic() + 60
+        while True:
+            assert process.poll() is None
+            assert time.monotonic() < until
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/sign-in")
+                break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def main(folder, port):
