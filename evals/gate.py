@@ -93,9 +93,10 @@ def _teacher(figures: Figures, thresholds: Thresholds) -> Check:
         says = "simulated verdicts" if judged.simulated else "verdicts"
         what = f"labels are right {judged.precision:.1%} of the time by {judged.verdicts:,} {says}, at least"
         more = more_verdicts(judged, thresholds.teacher_precision)
-        enough = f"{more:,} more verdicts at this rate would do (stillhouse review)"
-        better = "better the teacher, its facts or its prompt, or label again what people corrected"
-        advice = enough if more else better
+        if more:
+            advice = f"{more:,} more verdicts at this rate would do (stillhouse review)"
+        else:
+            advice = "no number of verdicts would do: better the teacher, its facts or its prompt"
         return _at_least("teacher", judged.low, thresholds.teacher_precision, what, advice)
     if (gold := figures.teacher) is not None:
         what = f"no verdicts; the teacher's F1 is {gold.f1:.1%} on {gold.queries:,} gold queries, at least"

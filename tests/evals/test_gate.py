@@ -3,10 +3,9 @@ from dataclasses import replace
 import pytest
 
 from evals.gate import Figures, Thresholds, gate, passed
-from evals.judge import judge
 from evals.metrics import score
-from labels.records import Verdict
 from labels.semantic_roles import SemanticRoles
+from tests.evals.judged import judged
 
 THRESHOLDS = Thresholds(teacher_precision=0.8, teacher_f1=0.8, student_ratio=0.9, max_invalid=0.02)
 
@@ -14,11 +13,6 @@ THRESHOLDS = Thresholds(teacher_precision=0.8, teacher_f1=0.8, student_ratio=0.9
 def scored(right, wrong=0, none=0):
     milk, tea = (SemanticRoles(product=word, brand="", attributes=[]) for word in ("milk", "tea"))
     return score([(milk, milk)] * right + [(tea, milk)] * wrong + [(None, milk)] * none)
-
-
-def judged(right, wrong=0, simulated=False):
-    decisions = ["right"] * right + ["corrected"] * wrong
-    return judge([Verdict(f"{n}", "q", "ann", d, "{}", simulated, "tail", 0.1) for n, d in enumerate(decisions)])
 
 
 GOOD = Figures(
@@ -59,7 +53,7 @@ def test_teacher_is_held_to_the_lower_bound_of_verdicts():
     few = one(replace(GOOD, judgement=judged(9)), "teacher")
     assert not few.passed, "nine right of nine is too little to be sure of 80%"
     assert few.figure == pytest.approx(0.70, abs=0.01)
-    assert "review more labels" in few.message
+    assert "7 more verdicts at this rate would do (stillhouse review)" in few.message
     assert "80.0%" in few.message
     assert one(replace(GOOD, judgement=judged(90)), "teacher").passed
 

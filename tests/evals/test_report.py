@@ -11,13 +11,14 @@ from evals.calibration import Checked, fit_calibration
 from evals.gate import Figures, Thresholds, gate
 from evals.judge import judge
 from evals.metrics import score
-from evals.plots import coverage, duration, quality, reliability
+from evals.plots import coverage, duration, judgement, quality, reliability
 from evals.report import ReportData, write_report
 from labels.records import Label, Verdict
 from labels.semantic_roles import SemanticRoles
+from tests.evals.judged import reviewed
 
 HOSTILE = "<script>console.error('run')</script><img src=x onerror=console.error('run')>\"'{{7*7}}\x00\u202e\ud800"
-PLOTS = ["quality", "coverage", "confidence", "times", "losses"]
+PLOTS = ["quality", "judgement", "coverage", "confidence", "times", "losses"]
 NOTHING = ReportData((), 0, Checked((), "gold", simulated=False), (), (), ())
 LABELLING = {
     "log": {
@@ -35,6 +36,15 @@ LABELLING = {
               "examples": [{"query": HOSTILE, "before": HOSTILE, "after": "accepted: {}"}]},
 }  # fmt: skip
 
+REVIEW = {
+    "wanted": {"audit": 33}, "done": {"audit": 30}, "relabelled": 2,
+    "agreement": {"product": {"labels": 12, "kappa": 0.81, "alpha": 0.8}, "label": {"labels": 12, "kappa": None, "alpha": None}},
+    "reviewers": [
+        {"reviewer": HOSTILE, "checked": 10, "right": 3, "low": 0.1, "high": 0.6, "doubtful": True},
+        {"reviewer": "bo", "checked": 9, "right": 9, "low": 0.7, "high": 1.0, "doubtful": False},
+    ],
+}  # fmt: skip
+
 
 def roles(product):
     return SemanticRoles(product=product, brand="", attributes=[])
@@ -47,23 +57,20 @@ def label(query, reason="grounded: brand 'acme' scores 0.31, needs 0.60"):
     )  # fmt: skip
 
 
-def verdict(number, simulated=True, decision="right"):
-    return Verdict(f"id{number}", HOSTILE, "reviewer", decision, HOSTILE, simulated, "tail", 0.1, "now")
-
-
 def points(number):
     return [(place / number, place % 3 > 0) for place in range(number)]
 
 
 def night(simulated=True):
     found = score([(roles("milk"), roles("milk"))] * 9 + [(roles("tea"), roles("milk"))])
-    verdicts = [verdict(number, simulated, "right" if number else "corrected") for number in range(30)]
-    judgement = judge(verdicts)
-    figures = Figures(1000, 950, 40, 10, judgement, found, found, (0.9, 1.0), None, 0.01)
+    audit, said = reviewed(29, 1, simulated)
+    found_by_people = judge(audit, said, SemanticRoles)
+    verdicts = [replace(one, query=HOSTILE, value=HOSTILE, reviewer=HOSTILE) for one in said]
+    figures = Figures(1000, 950, 40, 10, found_by_people, found, found, (0.9, 1.0), None, 0.01)
     summary = {
         "night": "2025-01-31", "profile": "laptop", "queries": 1000, "labelled": 950, "rejected": 40, "failed": 10,
         "asked_teacher": 0, "teacher": found.to_json(), "student": found.to_json(), "lookup": found.to_json(),
-        "judgement": judgement.to_json(), "head_entries": 100, "head_traffic_share": 0.71, "release": "r-1",
+        "judgement": found_by_people.to_json(), "review": REVIEW, "head_entries": 100, "head_traffic_share": 0.71, "release": "r-1",
         "published": True, "seconds": {"ingest": 0.5, "label": 61.0, "train": 30.0},
         "gate": [check.to_json() for check in gate(figures, Thresholds(0.8, 0.8, 0.9, 0.02))],
         "student_size": {"parameters": 1_100_000}, "teacher_size": None,
@@ -105,12 +112,12 @@ def html(tmp_path_factory):
     return written(tmp_path_factory.mktemp("report"), *night())
 
 
-def test_holds_the_five_plots_each_said_in_words(html):
+def test_holds_the_six_plots_each_said_in_words(html):
     page = Page(html)
     assert [i for i in page.ids if i.startswith("plot-")] == [f"plot-{name}" for name in PLOTS]
-    assert html.count("<svg ") == 5
+    assert html.count("<svg ") == 6
     words = [attrs["aria-label"] for tag, attrs in page.tags if attrs.get("role") == "img"]
-    assert len(words) == 5
+    assert len(words) == 6
     assert any("make up" in label for label in words)
 
 
@@ -196,7 +203,7 @@ def test_refused_night_says_why_and_that_the_last_release_stays(tmp_path):
     assert "Not published: the gate refused (teacher, student, invalid). Release r-0 stays in use." in text
     assert "--gold FILE" in text
     assert "Nobody has judged" in text
-    assert text.count("Not drawn") == 4
+    assert text.count("Not drawn") == 5
 
 
 def test_rows_that_do_not_add_up_are_shown_so(tmp_path):
@@ -208,7 +215,7 @@ def test_a_night_that_got_nowhere_still_has_its_page(tmp_path):
     text = Page(written(tmp_path, {"night": "2025-01-31"}, NOTHING)).text
     assert "The night ended before its queries were counted" in text
     assert "The gate was not reached" in text
-    assert text.count("Not drawn") == 5
+    assert text.count("Not drawn") == 6
 
 
 def test_one_query_one_step_one_point_can_be_drawn(tmp_path):
@@ -341,9 +348,21 @@ def test_opens_in_a_real_browser_without_console_errors(tmp_path):
     written(tmp_path, night()[0] | LABELLING, night()[1])
     dom, log = open_in_browser(tmp_path / "report.html", tmp_path / "profile")
     assert "CONSOLE" not in log
-    assert dom.count("<svg ") == 5
+    assert dom.count("<svg ") == 6
     assert "<img" not in dom
 
     (tmp_path / "bad.html").write_text("<script>console.error('seen')</script>")
     _, log = open_in_browser(tmp_path / "bad.html", tmp_path / "profile")
     assert "CONSOLE" in log, "the check above would miss an error"
+
+
+def test_says_how_reviewers_agree_who_is_doubtful_and_what_was_made_anew(html):
+    text = " ".join(Page(html).text.split())
+    assert "2 verdicts are on labels that were made anew since" in text
+    assert "0.81" in text
+    assert text.count("doubtful") == 1
+
+
+def test_the_judgement_is_drawn_with_the_gates_threshold(html):
+    assert "The gate wants the lower end at 80.0%." in html
+    assert judgement(None).svg == ""
