@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import ingest, kills, labelling, memory, night, retrieval, review, shop
+from benchmarks import audit, ingest, kills, labelling, memory, night, retrieval, review, shop
 
 BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
+    "audit": audit.run,
     "ingest": ingest.run,
     "kills": kills.run,
     "labelling": labelling.run,

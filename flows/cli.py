@@ -6,16 +6,27 @@ import json
 import os
 import sys
 import traceback
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from demo.settings import demo_settings
-from flows.environment import prepare, prepare_prefect
-from flows.settings import DEFAULT_WORK, Settings, load_settings, parse_sets
+from flows.environment import prepare_prefect
+from flows.options import (
+    CatalogueOption,
+    JsonOption,
+    LogOption,
+    ProfileOption,
+    SetOption,
+    WorkOption,
+    err,
+    out,
+    settings_of,
+    show,
+)
+from flows.review_commands import review_commands
+from flows.settings import DEFAULT_WORK, parse_sets
 from labels.errors import StillhouseError
 
 GATE_REFUSED = 3
@@ -27,30 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-ProfileOption = Annotated[str, typer.Option(help="laptop, single-gpu, production, or the path of a .toml file.")]
-WorkOption = Annotated[
-    str | None, typer.Option(help="The work folder: all state lies there. [default: stillhouse-data]")
-]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any setting, e.g. log.query=search_term.")
-]
-LogOption = Annotated[str | None, typer.Option(help="The query log: Parquet, CSV or JSONL; a glob takes several.")]
-CatalogueOption = Annotated[str | None, typer.Option(help="The catalogue: Parquet, CSV or JSONL.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
-
-def settings_of(profile: str, work: str | None, sets: list[str] | None, **more: object) -> Settings:
-    """The settings after all flags, and the environment prepared for them. `more` are dotted keys, `__` for the dot."""
-    changes = parse_sets(sets or [])
-    changes |= {key.replace("__", "."): value for key, value in more.items() if value is not None}
-    if work:
-        changes["work"] = work
-    settings = load_settings(profile, changes)
-    models = (settings.teacher.model, settings.student.base)
-    prepare(offline=all(Path(model).is_dir() for model in models))
-    return settings
+app.add_typer(review_commands, name="review", invoke_without_command=True)
 
 
 @app.command()
@@ -200,99 +188,6 @@ def labels(
         show(rows, as_json, lambda: rows_table(rows))
 
 
-review_commands = typer.Typer(
-    help="The page people verify labels on, and what their verdicts say.", rich_markup_mode="rich"
-)
-app.add_typer(review_commands, name="review", invoke_without_command=True)
-
-
-@review_commands.callback()
-def review(
-    context: typer.Context,
-    profile: ProfileOption = "laptop",
-    host: Annotated[str | None, typer.Option(help="Loopback unless told. [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="[default: 8018]")] = None,
-    work: WorkOption = None,
-    open_: Annotated[
-        bool, typer.Option("--open/--no-open", help="Open the first reviewer's page in the browser.")
-    ] = False,
-    set_: SetOption = None,
-) -> None:
-    """Serve the page people verify labels on; each reviewer's link is printed.
-
-    Who may review is a setting: [bold]--set 'review.reviewers=["ana", "ben"]'[/]; without it, you. What they say is in the
-    next night's gate, cache, training and examples.
-    """
-    if context.invoked_subcommand:
-        return
-    settings = settings_of(profile, work, set_, review__host=host, review__port=port)
-    from cache.http import run as serve_app
-    from flows.reviewing import links, serve_review
-
-    if open_:
-        typer.launch(links(settings)[0]["link"])
-    serve_review(settings, serve_app)
-
-
-@review_commands.command("status")
-def review_status(
-    profile: ProfileOption = "laptop", work: WorkOption = None, set_: SetOption = None, as_json: JsonOption = False
-) -> None:
-    """How far people are, how right the teacher is by their verdicts so far, and how well reviewers agree."""
-    settings = settings_of(profile, work, set_)
-    from flows.reviewing import status
-    from flows.tables import answer_table
-
-    found = status(settings)
-    show(found, as_json, lambda: answer_table(found))
-
-
-@review_commands.command("links")
-def review_links(
-    profile: ProfileOption = "laptop", work: WorkOption = None, set_: SetOption = None, as_json: JsonOption = False
-) -> None:
-    """Print each reviewer's own link; whoever has it signs in as them."""
-    settings = settings_of(profile, work, set_)
-    from flows.reviewing import links
-
-    rows = links(settings)
-    show(rows, as_json, lambda: "\n".join(f"{row['reviewer']}  {row['link']}" for row in rows))
-
-
-@review_commands.command("export")
-def review_export(
-    file: Annotated[Path, typer.Argument(help="Where to write it.")],
-    format_: Annotated[str, typer.Option("--format", help="jsonl, label-studio or argilla.")] = "jsonl",
-    profile: ProfileOption = "laptop",
-    work: WorkOption = None,
-    set_: SetOption = None,
-) -> None:
-    """Write what people are asked, and what they said, for another tool to take."""
-    settings = settings_of(profile, work, set_)
-    from flows.reviewing import export
-
-    out.print(export(settings, file, format_), soft_wrap=True)
-
-
-@review_commands.command("import")
-def review_import(
-    file: Annotated[Path, typer.Argument(help="What another tool wrote; its format is recognised.")],
-    profile: ProfileOption = "laptop",
-    work: WorkOption = None,
-    set_: SetOption = None,
-) -> None:
-    """Take verdicts given elsewhere. What can't be taken is listed, and exits with 1; taking a file twice adds nothing."""
-    settings = settings_of(profile, work, set_)
-    from flows.reviewing import take_in
-
-    taken, problems = take_in(settings, file)
-    out.print(f"{taken:,} verdicts taken")
-    for problem in problems:
-        err.print(f"[bold red]not taken:[/] {escape(problem)}", soft_wrap=True)
-    if problems:
-        raise typer.Exit(1)
-
-
 @app.command()
 def schedule(profile: ProfileOption = "laptop", work: WorkOption = None, set_: SetOption = None) -> None:
     """Run the night every night, at the profile's cron line in its time zone; stop it with Ctrl-C."""
@@ -377,15 +272,6 @@ def doctor(
     show(rows, as_json, lambda: rows_table(rows))
     if not all(row["ok"] for row in rows):
         raise typer.Exit(1)
-
-
-def show(value: Any, as_json: bool, table: Any) -> None:  # noqa: ANN401 - any JSON value; a function that draws it
-    """Print JSON, or what `table()` gives."""
-    if as_json:
-        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
-    else:
-        drawn = table()
-        out.print(drawn, soft_wrap=isinstance(drawn, str))  # a path is pasted, so it may not be broken
 
 
 def main() -> None:

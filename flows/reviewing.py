@@ -58,7 +58,9 @@ def reviewers_of(settings: Settings) -> list[str]:
 def links(settings: Settings, base: str | None = None) -> list[dict[str, str]]:
     """Every reviewer's own link to the page at `base` (by default the address in the settings)."""
     sign_in, base = sign_in_of(settings), base or settings.review.address
-    return [{"reviewer": name, "link": f"{base}/sign-in?token={sign_in.token(name)}"} for name in sign_in.reviewers]
+    return [
+        {"reviewer": name, "link": f"{base}/sign-in?token={sign_in.token(name)}"} for name in reviewers_of(settings)
+    ]
 
 
 def review_app(settings: Settings) -> FastAPI:
@@ -112,6 +114,10 @@ def export(settings: Settings, file: Path, format_: str) -> str:
 
     Raises SettingsError for an unknown format.
     """
+    beside: dict[str, tuple[str, Callable[[], str]]] = {
+        "label-studio": (".config.xml", lambda: label_studio_config(night.task)),
+        "argilla": (".settings.json", lambda: _json(argilla_settings(night.task))),
+    }
     writers: dict[str, Callable[[], str]] = {
         "jsonl": lambda: jsonl(items, said),
         "label-studio": lambda: _json(label_studio_tasks(night.task, items, said)),
@@ -125,10 +131,6 @@ def export(settings: Settings, file: Path, format_: str) -> str:
     said = [one for one in night.warehouse.said.all() if one.identity in asked]
     write_text(file, writers[format_]())
     words = f"{len(items):,} labels with {len(said):,} verdicts in {file}"
-    beside = {
-        "label-studio": (".config.xml", lambda: label_studio_config(night.task)),
-        "argilla": (".settings.json", lambda: _json(argilla_settings(night.task))),
-    }
     if format_ in beside:
         ending, text = beside[format_]
         write_text(setup := file.with_name(file.name + ending), text())

@@ -11,6 +11,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+import httpx
+from rich.markup import escape
+
 from evals.judge import judge
 from evals.sample import Audit
 from flows.night import Night
@@ -83,9 +86,10 @@ def resuming(settings: Settings) -> Iterator[None]:
 
 def resume_when_reviewed(settings: Settings, screen: Screen, stop: threading.Event) -> None:
     """Resume the suspended night when it is time to, until `stop` is set. Runs beside the scheduler, in a thread."""
-    from prefect.exceptions import NotPausedError
+    from prefect.exceptions import NotPausedError, PrefectException
     from prefect.flow_runs import resume_flow_run
 
+    told = ""
     while not stop.wait(LOOK_SECONDS):
         waits = read_json(waiting_file(settings))
         if not waits or waits.get("resumed") or not _is_time(settings, waits):
@@ -94,8 +98,10 @@ def resume_when_reviewed(settings: Settings, screen: Screen, stop: threading.Eve
             resume_flow_run(UUID(waits["flow_run"]))
         except NotPausedError:  # it is about to be
             continue
-        except Exception as error:  # the thread must outlive a server that is away for a moment
-            screen.say(f"[yellow]the waiting night could not be resumed, trying again:[/] {error}")
+        except (PrefectException, httpx.HTTPError, RuntimeError) as error:  # a server that is away comes back
+            if str(error) != told:
+                screen.say(f"[yellow]the waiting night could not be resumed, trying again:[/] {escape(str(error))}")
+            told = str(error)
             continue
         write_json(waiting_file(settings), waits | {"resumed": True})
         screen.say("enough was reviewed, or it is time: the night goes on")
