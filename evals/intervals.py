@@ -12,6 +12,9 @@ Z95 = 1.959963984540054
 SHRINK = 2.0
 """How many verdicts' worth of the whole's variance each stratum's own is mixed with: see `ratio`."""
 
+NOTHING = 1e-12
+"""A variance that rounding alone explains."""
+
 Floats = NDArray[np.float64]
 
 
@@ -27,14 +30,16 @@ class Estimate:
 
 
 class Design(NamedTuple):
-    """How the verdicts were come by, one entry each: the stratum (0 up), the weight, and the chance of a verdict.
+    """How verdicts were come by: of each its stratum (0 up), its weight and its chance; of each stratum its doubt.
 
-    Weights (above 0) add up to what each stratum is known to hold; a chance is above 0 and at most 1.
+    Weights (above 0) add up to what each stratum is known to hold; a chance is above 0 and at most 1. The doubt is the
+    variance of a stratum's estimated total, were what is judged of variance 1.
     """
 
     stratum: NDArray[np.int64]
     weight: Floats
     chance: Floats
+    doubt: Floats
 
 
 def wilson(successes: float, trials: float, z: float = Z95) -> tuple[float, float]:
@@ -53,52 +58,80 @@ def wilson(successes: float, trials: float, z: float = Z95) -> tuple[float, floa
     return low, high
 
 
+def designed(
+    stratum: NDArray[np.int64], unit: Floats, chance: Floats, decided: NDArray[np.bool_], totals: Floats
+) -> Design:
+    """The design of the verdicts that decide, from the whole sample: one entry a label sampled in each argument.
+
+    `unit` is what a label counts (1, or its traffic), `totals` what each stratum holds of it, `chance` its inclusion
+    probability, `decided` whether a verdict decides it. A weight is unit / chance, calibrated to the stratum's total:
+    so within it the decided ones stand for those that did not respond (weighting classes: Särndal, Swensson & Wretman
+    1992, §15.6). A verdict's chance is the inclusion probability times the stratum's response rate.
+
+    The doubt is that of predicting what was not seen (Royall 1970, Biometrika 57:377-387): (weight - unit)² of each
+    decided label, unit² of each that did not respond, and of those not sampled what the sample says there is, unit²
+    (1 - chance) / chance. A heavy label that waits for its verdict so counts with its own weight, not with another's.
+    """
+
+    def by_stratum(values: Floats, kept: NDArray[np.bool_] | slice = slice(None)) -> Floats:
+        return np.bincount(stratum[kept], weights=values[kept], minlength=len(totals)).astype(float)
+
+    least = np.finfo(float).tiny  # for strata without a verdict, which nothing is read of
+    response = by_stratum(1 / chance, decided) / np.maximum(by_stratum(1 / chance), least)
+    weight = unit / chance * (totals / np.maximum(by_stratum(unit / chance, decided), least))[stratum]
+    doubt = by_stratum((weight - unit) ** 2, decided) + by_stratum(unit**2, ~decided)
+    doubt += by_stratum(unit**2 * (1 - chance) / chance)
+    return Design(stratum[decided], weight[decided], np.minimum(chance * response[stratum], 1.0)[decided], doubt)
+
+
 def ratio(above: Floats, below: Floats, design: Design) -> Estimate:
     """The share Σ w·above / Σ w·below of the whole, from a stratified sample; one entry a verdict in each argument.
 
     `above` and `below` are counts, 0 <= above <= below: 1 or 0 over 1 for "is it right", items found right over items
-    found for precision. The variance is the ratio's, linearised within strata, whose totals the weights are calibrated
-    to (Särndal, Swensson & Wretman, Model Assisted Survey Sampling, 1992, §5.5 and §7.7), and finite: what was bound
-    to be seen (a chance π of 1) adds none. With e = above - p·below less its mean in the stratum, a = (w / Σ w·below)²
-    (1 - π), and n_h the verdicts of stratum h that were not bound to be seen, it is the greater of
+    found for precision. The variance is the ratio's, linearised within strata, to whose totals the weights are
+    calibrated (Särndal, Swensson & Wretman, Model Assisted Survey Sampling, 1992, §5.5 and §7.7), and finite: what
+    was bound to be seen (a chance π of 1) adds none. With e = above - p·below less its weighted mean in the stratum,
+    a = (w / Σ w·below)²·(1 - π), and n_h the verdicts of stratum h that were not bound to come, it is the greater of
 
-        Σ_h n_h / (n_h - 1) · Σ_i a_i e_i²   and   Σ_h s²_h · Σ_i a_i,   s²_h = (n_h·mean e² + SHRINK·s²) / (n_h + SHRINK)
+        Σ_h n_h / (n_h - 1) · Σ_i a_i·e_i²   and   Σ_h doubt_h·s²_h / (Σ w·below)²
 
-    where mean e² is the stratum's, weighted, and s² the whole's. The first knows no doubt of a stratum whose few
-    verdicts agree, nor of a heavy label whose like was not drawn; the second lends it some of the others' (as
-    pseudo-counts do). Either alone covers too little for shares by traffic (tests/evals/test_coverage.py).
+    where s²_h = (n_h·mean e² + SHRINK·s²) / (n_h + SHRINK) is the stratum's variance drawn towards the whole's, s². The
+    first alone knows no doubt of a stratum whose few verdicts agree, nor of a heavy label whose like was not seen; the
+    second alone none of heavy labels that differ from the others. (tests/evals/test_coverage.py measures both.)
 
     The interval is Wilson's on the effective sample size p(1-p) / variance, which stays honest near 0 and 1 (Korn &
     Graubard 1998, Survey Methodology 24:193-201; Dean & Pagano 2015, J. Survey Stat. Methodol. 3:484-503). Where all
-    agree, that size is Kish's (Survey Sampling, 1965, §11.7), 1 / Σ a·below². Where all was seen the share is certain.
-    With nothing below the line the share is 0 and its interval (0, 1).
+    agree, that size is what the doubt alone gives, as Kish's (Survey Sampling, 1965, §11.7). Where all was seen the
+    share is certain. With nothing below the line the share is 0 and its interval (0, 1).
     """
     total = float(design.weight @ below)
     counted = int((below > 0).sum())
     if total <= 0:
         return Estimate(0.0, 0.0, 1.0, 0, 0.0)
     share = min(max(float(design.weight @ above) / total, 0.0), 1.0)
-    unseen = (design.weight / total) ** 2 * (1 - design.chance)
-    doubt = float(unseen @ below**2)
-    if doubt <= 0:
+    unsure = float(_means(below**2, design) @ design.doubt) / total**2
+    if unsure <= NOTHING:
         return Estimate(share, share, share, counted, float(counted))
-    variance = _variance(above - share * below, design, unseen) if 0 < share < 1 else 0.0
-    effective = share * (1 - share) / variance if variance > 0 else 1 / doubt
+    variance = _variance(above - share * below, design) / total**2 if 0 < share < 1 else 0.0
+    effective = share * (1 - share) / variance if variance > 0 else 1 / unsure
     return Estimate(share, *wilson(share * effective, effective), counted, effective)
 
 
-def _variance(residual: Floats, design: Design, unseen: Floats) -> float:
-    """The greater of the two variances of `ratio`: see there."""
-    stratum, weight = design.stratum, design.weight
-
-    def by_stratum(values: Floats) -> Floats:
-        return np.bincount(stratum, weights=values).astype(float)
-
-    held = np.maximum(by_stratum(weight), np.finfo(float).tiny)  # a number without verdicts holds nothing
-    centred = residual - (by_stratum(weight * residual) / held)[stratum]
-    verdicts = by_stratum((design.chance < 1).astype(float))
-    linear = by_stratum(unseen * centred**2) * verdicts / np.maximum(verdicts - 1, 1)
-    own = by_stratum(weight * centred**2) / held
+def _variance(residual: Floats, design: Design) -> float:
+    """The greater of the two variances of `ratio`, of the total: see there."""
+    stratum, weight, chance, doubt = design
+    centred = residual - _means(residual, design)[stratum]
+    verdicts = np.bincount(stratum, weights=chance < 1, minlength=len(doubt))
+    squares = np.bincount(stratum, weights=weight**2 * (1 - chance) * centred**2, minlength=len(doubt))
     whole = float(weight @ residual**2) / float(weight.sum())
-    mixed = (verdicts * own + SHRINK * whole) / (verdicts + SHRINK)
-    return max(float(linear.sum()), float(mixed @ by_stratum(unseen)))
+    mixed = (verdicts * _means(centred**2, design) + SHRINK * whole) / (verdicts + SHRINK)
+    there = np.bincount(stratum, minlength=len(doubt)) > 0
+    return max(float((squares * verdicts / np.maximum(verdicts - 1, 1)).sum()), float(mixed[there] @ doubt[there]))
+
+
+def _means(values: Floats, design: Design) -> Floats:
+    """The weighted mean in each stratum; 0 where it has no verdict."""
+    size = len(design.doubt)
+    held = np.bincount(design.stratum, weights=design.weight, minlength=size)
+    sums = np.bincount(design.stratum, weights=design.weight * values, minlength=size)
+    return np.divide(sums, held, out=np.zeros(size), where=held > 0)

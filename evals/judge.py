@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evals.intervals import Design, Estimate, ratio, wilson
+from evals.intervals import Design, Estimate, designed, ratio, wilson
 from evals.ppi import prediction_powered
 from evals.sample import BANDS, Audit, Sampled, Stratum, confidence_of
 from labels.records import Verdict
@@ -84,8 +84,9 @@ def judge(audit: Audit, verdicts: Sequence[Verdict], task: type[Task]) -> Judgem
     decided = [pair for pair in asked if pair.verdict.decision != "cant_tell"]
     if not decided:
         return None
+    respond = {pair.sampled.label.identity for pair in decided}
     groups = grouped(audit.strata, [pair.sampled.stratum for pair in decided])
-    by_query, by_traffic = weigh(groups, audit.sampled, [pair.sampled for pair in decided])
+    by_query, by_traffic = weigh(groups, audit.sampled, [one.label.identity in respond for one in audit.sampled])
     right = np.array([pair.verdict.decision == "right" for pair in decided], dtype=float)
     whole = ratio(right, np.ones_like(right), by_query)
     names = [" + ".join(stratum.name for stratum in group) for group in groups]
@@ -152,33 +153,19 @@ def grouped(strata: Sequence[Stratum], decided: Sequence[str]) -> list[Group]:
     return groups
 
 
-def weigh(groups: Sequence[Group], sampled: Sequence[Sampled], decided: Sequence[Sampled]) -> tuple[Design, Design]:
-    """The designs by query and by traffic of the labels decided.
-
-    A weight is 1 / inclusion probability (by traffic: traffic over it), calibrated so that a group's add up to the
-    labels (the traffic) it is known to hold. So within a group the decided ones stand for those that did not respond
-    (weighting classes: Särndal, Swensson & Wretman 1992, §15.6). The chance of a verdict is the inclusion probability
-    times the group's response rate.
-    """
+def weigh(groups: Sequence[Group], sampled: Sequence[Sampled], decided: Sequence[bool]) -> tuple[Design, Design]:
+    """The designs by query and by traffic of the labels sampled that are decided: see `designed`."""
     at = {stratum.name: place for place, group in enumerate(groups) for stratum in group}
-    drawn, there = np.array([at[one.stratum] for one in sampled]), np.array([at[one.stratum] for one in decided])
-    expanded = np.array([1 / one.inclusion_probability for one in decided])
-    asked = np.bincount(drawn, weights=[1 / one.inclusion_probability for one in sampled], minlength=len(groups))
-    response = np.bincount(there, weights=expanded, minlength=len(groups)) / np.maximum(asked, 1)
-    chance = np.minimum(response[there] / expanded, 1.0)
+    place = np.array([at[one.stratum] for one in sampled])
+    chance = np.array([one.inclusion_probability for one in sampled])
+    events = np.array([one.traffic for one in sampled])
     labels = np.array([sum(stratum.labels for stratum in group) for group in groups], dtype=float)
     traffic = np.array([sum(stratum.traffic for stratum in group) for group in groups])
-    events = np.array([one.traffic for one in decided])
+    does = np.array(decided)
     return (
-        Design(there, calibrated(expanded, there, labels), chance),
-        Design(there, calibrated(events * expanded, there, traffic), chance),
+        designed(place, np.ones_like(events), chance, does, labels),
+        designed(place, events, chance, does, traffic),
     )
-
-
-def calibrated(weight: Floats, stratum: NDArray[np.int64], totals: Floats) -> Floats:
-    """The weights scaled so that those of each stratum (0 up) add up to its total."""
-    scaled: Floats = weight * (totals / np.maximum(np.bincount(stratum, weights=weight), np.finfo(float).tiny))[stratum]
-    return scaled
 
 
 def item_counts(task: type[Task], decided: Sequence[Pair]) -> dict[str, Floats]:
@@ -212,7 +199,7 @@ def field_estimates(
 
 
 def resample(design: Design) -> Floats:
-    """RESAMPLES rows of what a bootstrap multiplies each weight by: stratified, rescaled (Rao & Wu 1988, JASA 83:231-241).
+    """RESAMPLES rows of what a stratified, rescaled bootstrap multiplies each weight by (Rao & Wu 1988, JASA 83:231-241).
 
     From each stratum's n verdicts n - 1 are drawn with replacement; the factor of one drawn m times is
     1 + √(1 - π)·(m·n / (n - 1) - 1), which has the variance of a sample without replacement and is never below 0.
@@ -251,7 +238,7 @@ def _parts(right: Floats, design: Design, part: Sequence[str], order: Sequence[s
     for name in order:
         inside = parts == name
         if inside.any():
-            chosen = Design(*(column[inside] for column in design))
+            chosen = Design(design.stratum[inside], design.weight[inside], design.chance[inside], design.doubt)
             estimates[name] = ratio(right[inside], np.ones(int(inside.sum())), chosen)
     return estimates
 
@@ -259,7 +246,7 @@ def _parts(right: Floats, design: Design, part: Sequence[str], order: Sequence[s
 def _ppi(
     audit: Audit, groups: Sequence[Group], decided: Sequence[Pair], whole: Estimate, design: Design
 ) -> Estimate | None:
-    population = [[sure for one in group for sure in audit.confidence.get(one.name, ())] for group in groups]
+    population = [np.array([sure for one in group for sure in audit.confidence.get(one.name, ())]) for group in groups]
     right = np.array([pair.verdict.decision == "right" for pair in decided], dtype=float)
     sure = np.array([confidence_of(pair.sampled.label) for pair in decided], dtype=float)
     return prediction_powered(whole, right, sure, population, design)

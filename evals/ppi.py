@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 
 
 def prediction_powered(
-    whole: Estimate, right: Floats, sure: Floats, population: Sequence[Sequence[float]], design: Design
+    whole: Estimate, right: Floats, sure: Floats, population: Sequence[Floats], design: Design
 ) -> Estimate | None:
     """The share that is right, `whole`, corrected by the confidence; None where that tells nothing.
 
@@ -26,8 +26,8 @@ def prediction_powered(
     counts here: `whole`'s effective size grows by the square of that, and the interval is Wilson's again.
     """
     known = ~np.isnan(sure)
-    means = np.array([np.mean(part) if len(part) else 0.0 for part in population])
-    everyone = np.array([one - means[at] for at, part in enumerate(population) for one in part])
+    means = np.array([part.mean() if len(part) else 0.0 for part in population])
+    everyone = np.concatenate([part - mean for part, mean in zip(population, means, strict=True)])
     predicted = np.where(known, sure - means[design.stratum], 0.0)
     if not 0 < whole.share < 1 or not (predicted.any() and everyone.any()):
         return None

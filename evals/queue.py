@@ -133,6 +133,12 @@ class ReviewQueue:
                 moment += 1e-6  # so that they keep their order
         return held
 
+    def held(self, reviewer: str, lease: str) -> Item | None:
+        """The label of a lease that the reviewer holds; None where they do not."""
+        sql = "SELECT item FROM items JOIN leases USING (identity) WHERE leases.id = ? AND reviewer = ?"
+        rows = self.verdicts.read(sql, (lease, reviewer))
+        return item_of(rows[0]["item"]) if rows else None
+
     def submit(
         self, reviewer: str, lease: str, decision: Decision, value: str | None, note: str = "", seconds: float = 0.0
     ) -> Verdict:

@@ -1,11 +1,11 @@
 """The audit sample: which labels people are asked about, with known chances, so that the answer is unbiased.
 
-Strata (band by confidence) give by an allocation that serves two questions at once: how good is a label, and how good
-is what a shopper sees. The sample is a panel: a label stays in for a window of days and then makes room for another,
-so that people are asked about few new labels a day and the judgement rests on a whole window of their work.
+The design serves two questions at once: how good is a label, and how good is what a shopper sees. The sample is a
+panel: a label stays in for a window of days and then makes room for another, so that people are asked about few new
+labels a day and the judgement rests on a whole window of their work.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import pairwise
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evals.intervals import Z95
-from labels.records import Band, Label, Verdict
+from labels.records import Band, Label
 
 BANDS: tuple[Band, ...] = get_args(Band)
 CLASSES = ("least sure", "middling", "surest")
@@ -29,7 +29,7 @@ LEAST_SPREAD = 0.2
 """The least standard deviation of "is it right" that the allocation believes: 0.04 wrong, or a boastful teacher."""
 DESIGN_EFFECT = 1.3
 """Labels of this design that tell as much of the precision by query as one of a plain sample: judging traffic as well
-costs something. 1.1 to 1.5 on the populations of tests/evals/test_coverage.py."""
+costs something. 1.0 to 1.3 on the populations of tests/evals/test_coverage.py."""
 GOLDEN = (sqrt(5) - 1) / 2
 
 Floats = NDArray[np.float64]
@@ -92,10 +92,10 @@ def audit_sample(
     """Draw `size` accepted labels (all, where there are fewer) for `day`, each with a known chance.
 
     `traffic` (events, above 0) and `bands` are by query; `day` counts days from anywhere, `window` is how many of them
-    a label stays. The strata are band by confidence (`_strata`), what each gives is `_allocation`'s, and within one
-    the chances are those of `_chances` and the draw is `draw`'s, by the permanent random numbers of `_numbers`. So
-    the sample depends on nothing but its arguments, whatever the order of `labels`, and with one label more it changes
-    little. Keep `seed` from night to night.
+    a label stays. The strata are band by confidence (`_strata`), what each gives and a label's chance are `frame_of`'s,
+    and the draw is `draw`'s by the permanent random numbers of `_numbers`. So the sample depends on nothing but its
+    arguments, whatever the order of `labels`, and with one label more it changes little. Keep `seed` from night to
+    night.
 
     Raises KeyError where a label's query has no band or traffic, ValueError on a negative size, a window under a day,
     or traffic not above 0.
@@ -132,15 +132,19 @@ def confidence_of(label: Label) -> float:
 
 
 def frame_of(place: Places, events: Floats, sure: Floats, size: int) -> Frame:
-    """What each stratum gives and each label's chance; one entry a label, `place` (of its stratum) sorted from 0 up."""
+    """What each stratum gives and each label's chance; one entry a label, `place` (of its stratum) sorted from 0 up.
+
+    A label's size is its share of all labels plus its share of all traffic: chances in proportion to the first alone
+    would be best to judge labels, to the second alone to judge traffic, and so neither weighs a label over twice as
+    much as its own best would (a compromise for two purposes: Kish 1988, "Multipurpose sample designs", Survey
+    Methodology 14:19-32). A stratum gives in proportion to its labels' sizes and to how much they may differ in being
+    right (Neyman 1934, J. Royal Stat. Soc. 97:558-625).
+    """
     parts = _parts(place)
-    given = _allocation(
-        there=np.bincount(place),
-        traffic=np.bincount(place, weights=events).astype(float),
-        spread=np.array([_spread(sure[part]) for part in parts]),
-        size=size,
-    )
-    chance = np.concatenate([_chances(events[part], n) for part, n in zip(parts, given.tolist(), strict=True)])
+    sizes = 1 / len(events) + events / events.sum()
+    wanted = np.array([sizes[part].sum() * _spread(sure[part]) for part in parts])
+    given = _allocation(wanted, np.bincount(place), size)
+    chance = np.concatenate([_chances(sizes[part], n) for part, n in zip(parts, given.tolist(), strict=True)])
     return Frame(place, chance, given)
 
 
@@ -150,23 +154,14 @@ def draw(frame: Frame, numbers: Floats) -> Places:
     Pareto sampling (Rosén 1997, "On sampling with probability proportional to size", J. Stat. Plan. Inference
     62:159-191): of each stratum the labels with the least U(1 - π) / π(1 - U), as many as it gives. So its size is
     fixed, and the chances are the wanted π but for an error that vanishes as the stratum gives more (a test measures
-    it); a label whose π is 1 always comes. The order is that of U(1 - π) / (U(1 - π) + π(1 - U)), which stays below 1.
+    it); a label whose π is 1 always comes. The order is that of U(1 - π) / (U(1 - π) + π(1 - U)), 1 at most.
     """
     late, soon = numbers * (1 - frame.chance), (1 - numbers) * frame.chance
     rank = np.divide(late, late + soon, out=np.ones_like(late), where=soon > 0)
-    order = np.lexsort((rank, frame.stratum))
+    order = np.argsort(frame.stratum + rank, kind="stable")  # stratum by stratum, since no rank is above 1
     within = np.arange(len(order)) - np.searchsorted(frame.stratum, frame.stratum)  # 0, 1, ... in each stratum
     drawn: Places = np.sort(order[within < frame.given[frame.stratum]])
     return drawn
-
-
-def unasked(sampled: Iterable[Sampled], verdicts: Iterable[Verdict]) -> list[Sampled]:
-    """Those of `sampled` that nobody has judged yet: nobody is asked about the same label again.
-
-    Draw first, then drop: a label judged on an earlier night keeps its place, so a rerun asks nothing.
-    """
-    judged = {verdict.identity for verdict in verdicts}
-    return [item for item in sampled if item.label.identity not in judged]
 
 
 def sample_size(width: float, precision: float = 0.9) -> int:
@@ -181,7 +176,10 @@ def sample_size(width: float, precision: float = 0.9) -> int:
 
 
 def budget_size(minutes: float, seconds_each: float) -> int:
-    """Labels that people can judge in `minutes` where each takes `seconds_each`. Raises ValueError where it takes none."""
+    """Labels that people can judge in `minutes` where each takes `seconds_each`.
+
+    Raises ValueError where the minutes are below 0 or the seconds not above it.
+    """
     if minutes < 0 or seconds_each <= 0:
         raise ValueError(f"wanted minutes of 0 or more, seconds above 0, got {minutes} and {seconds_each}")
     return int(minutes * 60 / seconds_each)
@@ -247,16 +245,13 @@ def _spread(sure: Floats) -> float:
     return max(sqrt(max(mean * (1 - mean), 0.0)), LEAST_SPREAD)
 
 
-def _allocation(there: Places, traffic: Floats, spread: Floats, size: int) -> Places:
-    """How many labels each stratum gives; `size` in all, or all there are.
+def _allocation(wanted: Floats, there: Places, size: int) -> Places:
+    """How many of the labels `there` each stratum gives: in proportion to `wanted`; `size` in all, or all there are.
 
-    In proportion to √(labels · traffic) · spread: Neyman's allocation (1934, J. Royal Stat. Soc. 97:558-625) to judge
-    labels asks for labels · spread, to judge traffic for traffic · spread; this is the geometric mean. No stratum
-    gives under LEAST_EACH (less where `size` is too small for that) or more than it has.
+    No stratum gives under LEAST_EACH (less where `size` is too small for that) or more than it has.
     """
     size = min(size, int(there.sum()))
     least = np.minimum(there, min(LEAST_EACH, size // len(there)))
-    wanted = np.sqrt(there * (traffic / traffic.sum())) * spread
     low, high = 0.0, float((there / wanted).max())  # the scale at which every stratum gives all it has
     for _ in range(60):  # until floats can tell the two no more
         middle = (low + high) / 2
@@ -269,18 +264,15 @@ def _allocation(there: Places, traffic: Floats, spread: Floats, size: int) -> Pl
     return given
 
 
-def _chances(traffic: Floats, given: int) -> Floats:
-    """The chance of each label of a stratum that gives `given`: in proportion to the root of its traffic, 1 at most.
+def _chances(sizes: Floats, given: int) -> Floats:
+    """The chance of each label of a stratum that gives `given`: in proportion to its size, 1 at most.
 
-    The root is a compromise between judging labels, which wants equal chances, and judging traffic, which wants
-    them in proportion to it (power allocation: Bankier 1988, The American Statistician 42:174-177). What would be
-    above 1 is taken for certain, and the rest shared again (Särndal, Swensson & Wretman 1992, §3.6.2).
+    What would be above 1 is taken for certain, and the rest shared again (Särndal, Swensson & Wretman 1992, §3.6.2).
     """
-    size = np.sqrt(traffic)
-    chance = np.zeros(len(size))
-    rest = np.ones(len(size), dtype=bool)
+    chance = np.zeros(len(sizes))
+    rest = np.ones(len(sizes), dtype=bool)
     while rest.any():
-        chance[rest] = (given - int((~rest).sum())) * size[rest] / size[rest].sum()
+        chance[rest] = (given - int((~rest).sum())) * sizes[rest] / sizes[rest].sum()
         above = rest & (chance > 1 - 1e-9)
         if not above.any():
             break

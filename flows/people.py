@@ -49,6 +49,6 @@ def reviewers_json(night: Night) -> dict[str, Any]:
     """Agreement between reviewers by field, and how each did on hidden gold items."""
     said = night.warehouse.said.all()
     return {
-        "agreement": {name: asdict(found) for name, found in agreement(night.task, said).items()},
+        "agreement": {name: asdict(found) for name, found in agreement(night.task, said).items() if found.labels},
         "reviewers": [asdict(one) for one in gold_scores(night.task, said, night.gold)],
     }

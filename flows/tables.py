@@ -24,6 +24,7 @@ def night_table(summary: dict[str, Any], settings: Settings) -> Table:
     table.add_row("queries in", f"{summary['queries']:,} = {rows}")
     asked = summary["asked_teacher"]
     table.add_row("asked the teacher", f"{asked:,}" if asked else "0: every label was held already")
+    table.add_row("labels right", judged_text(summary["judgement"]))
     table.add_row("teacher on gold", f1_text(summary["teacher"]))
     ratio = summary["student_ratio"]
     over = f", {ratio[0]:.1%} to {ratio[1]:.1%} of the teacher's there" if ratio else ""
@@ -42,6 +43,15 @@ def night_table(summary: dict[str, Any], settings: Settings) -> Table:
     table.add_row("seconds", f"{times} = {sum(summary['seconds'].values()):.0f}")
     table.add_row("report", str(settings.folder / "nights" / summary["night"] / "report.html"))
     return table
+
+
+def judged_text(judgement: dict[str, Any] | None) -> str:
+    """The share of labels that people say are right."""
+    if not judgement:
+        return "not known: nobody has reviewed them (stillhouse review)"
+    simulated = "simulated " if judgement["simulated"] else ""
+    interval = f"{judgement['low']:.1%} to {judgement['high']:.1%}"
+    return f"{judgement['precision']:.1%} ({interval}) by {judgement['verdicts']:,} {simulated}verdicts"
 
 
 def f1_text(score: dict[str, Any] | None) -> str:

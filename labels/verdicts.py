@@ -26,6 +26,13 @@ SCHEMA = (
     "CREATE INDEX IF NOT EXISTS by_reviewer ON verdicts (reviewer, created) WHERE withdrawn IS NULL",
 )
 WAIT_SECONDS = 30.0
+# The last two: no room even for the file that readers and writers share.
+NO_ROOM = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+)
 
 
 class Verdicts:
@@ -56,7 +63,7 @@ class Verdicts:
         """The rows of a query; none where nothing was ever written."""
         if not self.path.exists():
             return []
-        with closing(self._connect()) as con:
+        with full_disk_is_an_os_error(self.path), closing(self._connect()) as con:
             try:
                 return con.execute(sql, values).fetchall()
             except sqlite3.OperationalError as error:
@@ -127,6 +134,6 @@ def full_disk_is_an_os_error(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
+        if error.sqlite_errorcode in NO_ROOM:
             raise OSError(errno.ENOSPC, "No space left on device", str(path)) from error
         raise

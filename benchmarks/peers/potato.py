@@ -54,26 +54,17 @@ class Potato:
         (self.folder / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
         with running(self._command(), self.folder, {}, lambda: self.browser.get("/").is_success) as tool:
             well(self.browser.post("/register", data=ACCOUNT))
-            if not self._shown():
-                raise RuntimeError("potato shows no task to a new reviewer")
+            self._step(self._shown())  # a reviewer who has said nothing is forgotten at the end
         return tool.seconds
 
     def round(self, drafts: Sequence[Draft], steps: int) -> Round:
         """Start and go on where the reviewer was. `drafts` are those of the first start."""
         with running(self._command(), self.folder, {}, lambda: bool(self._shown())) as tool:
             memory = tool.memory()
-            task = self._shown()
-            taken = []
+            task, taken = self._shown(), []
             for _ in range(steps):
-                start = time.perf_counter()
-                self._save(task)
-                moved = {"action": "next_instance", "instance_id": task}
-                following = well(self.browser.post("/annotate", json=moved, headers=MOVE)).json()["instance_id"]
-                page = well(self.browser.get("/annotate")).text
-                taken.append(time.perf_counter() - start)
-                if following == task or _instance(page) != following:
-                    raise RuntimeError(f"potato did not move on from {task}")
-                task = following
+                task, seconds = self._step(task)
+                taken.append(seconds)
         return Round(tool.seconds, memory, None, taken)
 
     def _command(self) -> list[str | Path]:
@@ -85,7 +76,8 @@ class Potato:
         answer = self.browser.get("/annotate")
         return _instance(answer.text) if answer.is_success else ""
 
-    def _save(self, task: str) -> None:
+    def _step(self, task: str) -> tuple[str, float]:
+        """Answer the task; the next one, and the seconds until its page was there."""
         said = {
             "instance_id": task,
             "annotations": {"decision:right": "right"},
@@ -94,9 +86,15 @@ class Potato:
             "client_timestamp": datetime.now(UTC).isoformat(),
             "response_time_seconds": 3.2,
         }
-        done = well(self.browser.post("/updateinstance", json=said)).json()
-        if done.get("status") == "error":
-            raise RuntimeError(f"potato did not save: {done}")
+        moved = {"action": "next_instance", "instance_id": task}
+        start = time.perf_counter()
+        saved = well(self.browser.post("/updateinstance", json=said)).json()
+        following: str = well(self.browser.post("/annotate", json=moved, headers=MOVE)).json()["instance_id"]
+        page = well(self.browser.get("/annotate")).text
+        seconds = time.perf_counter() - start
+        if saved.get("status") == "error" or following == task or _instance(page) != following:
+            raise RuntimeError(f"potato did not save {task} and move on: {saved}")
+        return following, seconds
 
 
 def _instance(page: str) -> str:

@@ -19,7 +19,7 @@ from benchmarks.peers import QUIET
 MIB = 2**20
 POLL_SECONDS = 0.01
 GRACE_SECONDS = 20.0
-LIMIT_SECONDS = 600.0
+LIMIT_SECONDS = 240.0
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def read_answer(
     draft = _draft(task, item)
     if decision == "right":
         if draft is None:
-            raise AnswerError("Not saved: the teacher gave no answer that could be accepted. Correct it, or say you can't tell.", {})
+            raise AnswerError("Not saved: there is no answer to accept. Correct it, or say you can't tell.", {})
         return Answer("right", draft.to_json())
     answer = _corrected(task, item.label.query, typed)
     if draft is not None and answer.items() == draft.items():

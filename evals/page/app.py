@@ -7,31 +7,26 @@ It works by plain forms; with its script the same addresses answer a fetch by JS
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
-from hashlib import blake2b
-from pathlib import Path
 from typing import Any, cast
 
-import jinja2
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
-from evals.item import Item, item_of
 from evals.page.answer import AnswerError, read_answer
 from evals.page.fault import FAULTS, status_of, words_of
 from evals.page.guard import LOOPBACK, Guard
+from evals.page.html import Html
 from evals.page.request import RefusedError, read_form, root, seconds, sent, text, wants_json
-from evals.page.show import Values, allowed, changes, show, visible
+from evals.page.show import Values, allowed, changes, show
 from evals.page.sign_in import SESSION_HOURS, Session, SignIn, SignInError
 from evals.queue import Given, ReviewQueue
 from labels.errors import LeaseError
 from labels.records import Decision
 from labels.task import Task
 
-HERE = Path(__file__).parent
 COOKIE = "stillhouse_review"
-TYPES = {".css": "text/css", ".js": "text/javascript"}
 SAID = {
     "right": "Saved: right.",
     "corrected": "Saved: corrected.",
@@ -55,9 +50,14 @@ def create_app(queue: ReviewQueue, task: type[Task], sign_in: SignIn, hosts: Seq
         app.add_exception_handler(fault, page.fault)
     for path, answer in (("/", page.home), ("/recent", page.recent), ("/sign-in", page.enter), ("/session", page.who)):
         app.add_api_route(path, answer, methods=["GET"], response_model=None)
-    for path, act in (("/verdict", page.verdict), ("/skip", page.skip), ("/undo", page.undo), ("/sign-out", page.leave)):
+    for path, act in (
+        ("/verdict", page.verdict),
+        ("/skip", page.skip),
+        ("/undo", page.undo),
+        ("/sign-out", page.leave),
+    ):
         app.add_api_route(path, act, methods=["POST"], response_model=None)
-    app.add_api_route("/static/{digest}/{name}", page.static, methods=["GET"], response_model=None)
+    app.add_api_route("/static/{digest}/{name}", page.html.file, methods=["GET"], response_model=None)
     return app
 
 
@@ -65,14 +65,8 @@ class Page:
     """The page's answers. Those that touch the queue run in threads: its transactions wait for the disk."""
 
     def __init__(self, queue: ReviewQueue, task: type[Task], sign_in: SignIn) -> None:
-        self.queue, self.task, self.sign_in, self.allowed = queue, task, sign_in, allowed(task)
-        self.files = {file.name: file.read_bytes() for file in sorted((HERE / "static").iterdir())}
-        self.digest = blake2b(b"".join(self.files.values()), digest_size=8).hexdigest()
-        loader = jinja2.FileSystemLoader(HERE / "templates")
-        self.templates = jinja2.Environment(
-            loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-        )
-        self.templates.filters |= {"visible": visible, "count": "{:,.0f}".format, "percent": "{:.0%}".format}
+        self.queue, self.task, self.sign_in = queue, task, sign_in
+        self.html = Html(sign_in, allowed(task))
 
     def home(self, request: Request, said: str = "") -> Response:
         """The query to judge; what happens next where none is left."""
@@ -124,13 +118,6 @@ class Page:
         answer.delete_cookie(COOKIE, path=root(request) or "/")
         return answer
 
-    def static(self, digest: str, name: str) -> Response:
-        """A style sheet or script. Its address changes with the content, so browsers may keep it for ever."""
-        if digest != self.digest or name not in self.files:
-            return Response("Not found.\n", 404, media_type="text/plain")
-        headers = {"Cache-Control": "public, max-age=31536000, immutable"}
-        return Response(self.files[name], headers=headers, media_type=TYPES[Path(name).suffix])
-
     def fault(self, request: Request, error: Exception) -> Response:
         """What went wrong, in words; everything that was typed is kept, and can be sent again."""
         status, words = status_of(error), words_of(error, request.method)
@@ -145,8 +132,10 @@ class Page:
     def _verdict(self, request: Request, session: Session, form: FormData) -> Response:
         reviewer, lease, note = session.reviewer, text(form, "lease"), text(form, "note").strip()
         decision, value = text(form, "decision"), None
-        if item := self._held(reviewer, lease):
-            typed = {name: [str(one) for one in form.getlist(f"value.{name}") if one] for name in self.task.model_fields}
+        if item := self.queue.held(reviewer, lease):
+            typed = {
+                name: [str(one) for one in form.getlist(f"value.{name}") if one] for name in self.task.model_fields
+            }
             try:
                 answer = read_answer(self.task, item, decision, typed, note, text(form, "sure"))
             except AnswerError as error:
@@ -164,9 +153,7 @@ class Page:
     def _undo(self, request: Request, session: Session, form: FormData) -> Response:
         """`last` is the verdict that the reviewer means: sent twice, it takes back one."""
         meant = self._last(session) == text(form, "last")
-        return self._went_well(
-            request, session, "undone" if meant and self.queue.undo(session.reviewer) else "nothing"
-        )
+        return self._went_well(request, session, "undone" if meant and self.queue.undo(session.reviewer) else "nothing")
 
     def _went_well(self, request: Request, session: Session, said: str) -> Response:
         """After what was asked for is durable: its receipt, and the labels to show next."""
@@ -181,7 +168,7 @@ class Page:
         """The same label with what was typed, and at each field what is wrong there."""
         work = {"shown": show(given, self.task, typed), "error": error, "note": note}
         if wants_json(request):
-            item = self._render("item", self._context(request, session) | work)
+            item = self.html.render("item", request, session, work)
             return self._signed(request, session, JSONResponse({"message": str(error), "item": item}, 422))
         return self._page(request, session, "review", self._work(session) | work | {"said": "", "ahead": None}, 422)
 
@@ -198,16 +185,12 @@ class Page:
             work = self._work(session)
         except (OSError, sqlite3.OperationalError) as error:
             return {"trouble": words_of(error, "GET")}  # what was said before is durable all the same
-        context = self._context(request, session) | work
-        items = [self._render("item", context | {"shown": one}) for one in (work["shown"], work["ahead"]) if one]
-        return {"items": items or [self._render("done", context)], "progress": self._render("progress", context)}
-
-    def _held(self, reviewer: str, lease: str) -> Item | None:
-        """The label of a lease that the reviewer holds."""
-        rows = self.queue.verdicts.read(
-            "SELECT item FROM items JOIN leases USING (identity) WHERE leases.id = ? AND reviewer = ?", (lease, reviewer)
-        )
-        return item_of(rows[0]["item"]) if rows else None
+        shown = [{"shown": one} for one in (work["shown"], work["ahead"]) if one]
+        items = [self.html.render("item", request, session, work | one) for one in shown]
+        return {
+            "items": items or [self.html.render("done", request, session, work)],
+            "progress": self.html.render("progress", request, session, work),
+        }
 
     def _last(self, session: Session) -> str:
         """The id of the reviewer's last verdict, "" for none."""
@@ -230,30 +213,22 @@ class Page:
             raise RefusedError("Not saved: this page is of an earlier session. What you typed is kept; try again.")
         return session, form
 
-    def _context(self, request: Request, session: Session | None) -> dict[str, Any]:
-        return {
-            "root": root(request),
-            "static": f"{root(request)}/static/{self.digest}",
-            "reviewer": session.reviewer if session else "",
-            "csrf": self.sign_in.csrf(session) if session else "",
-            "allowed": self.allowed,
-        }
-
-    def _render(self, name: str, context: dict[str, Any]) -> str:
-        return self.templates.get_template(f"{name}.html.j2").render(context)
-
-    def _page(
-        self, request: Request, session: Session, name: str, work: dict[str, Any], status: int = 200
-    ) -> Response:
-        page = HTMLResponse(self._render(name, self._context(request, session) | work), status)
+    def _page(self, request: Request, session: Session, name: str, work: dict[str, Any], status: int = 200) -> Response:
+        page = HTMLResponse(self.html.render(name, request, session, work), status)
         return self._signed(request, session, page)
 
     def _message(
-        self, request: Request, session: Session | None, title: str, words: str, status: int, again: Sequence[tuple[str, str]] = ()
+        self,
+        request: Request,
+        session: Session | None,
+        title: str,
+        words: str,
+        status: int,
+        again: Sequence[tuple[str, str]] = (),
     ) -> Response:
         """A page of a few words, with a form that sends `again` what came to nothing."""
         work = {"title": title, "words": words, "again": again, "action": request.url.path}
-        return HTMLResponse(self._render("message", self._context(request, session) | work), status)
+        return HTMLResponse(self.html.render("message", request, session, work), status)
 
     def _signed(self, request: Request, session: Session, answer: Response) -> Response:
         """The answer with the session's cookie made anew: its hours count from the last use."""
@@ -262,4 +237,3 @@ class Page:
             secure=request.url.scheme == "https", httponly=True, samesite="strict",
         )  # fmt: skip
         return answer
-

@@ -10,8 +10,6 @@ from labels.errors import LeaseError
 STATUS: dict[type[Exception], int] = {SignInError: 401, RefusedError: 403, LeaseError: 409}
 FAULTS = (*STATUS, OSError, sqlite3.OperationalError)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What SQLite says where there is no room even for the file that a WAL's readers and writers share.
-NO_ROOM_TO_OPEN = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMOPEN)
 WHY = {507: "the server's disk is full", 503: "the file of verdicts can't be used just now"}
 
 
@@ -20,7 +18,7 @@ def status_of(error: Exception) -> int:
     if isinstance(error, OSError):
         return 507 if error.errno in NO_ROOM else 503
     if isinstance(error, sqlite3.OperationalError):
-        return 507 if error.sqlite_errorcode in NO_ROOM_TO_OPEN else 503
+        return 503
     return STATUS[type(error)]
 
 

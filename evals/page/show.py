@@ -130,10 +130,13 @@ def _side_by_side(words: Sequence[str], wanted: Sequence[str], used: set[int]) -
 
 
 def _one_by_one(words: Sequence[str], wanted: Sequence[str], used: set[int]) -> list[int]:
-    left = {word: [at for at, one in enumerate(words) if one == word and at not in used] for word in set(wanted)}
-    if any(len(left[word]) < wanted.count(word) for word in left):
-        return []
-    return [left[word].pop(0) for word in wanted]
+    free: dict[str, list[int]] = {word: [] for word in wanted}
+    for at, word in enumerate(words):
+        if word in free and at not in used:
+            free[word].append(at)
+    first = {word: iter(places) for word, places in free.items()}
+    found = [next(first[word], None) for word in wanted]
+    return [] if None in found else [at for at in found if at is not None]
 
 
 def located(words: Sequence[str], values: Values) -> dict[str, tuple[Value, ...]]:
@@ -170,8 +173,9 @@ def changes(task: type[Task], verdict: Verdict) -> list[tuple[str, str, str]]:
     draft, answer = values_of(task, verdict.draft), values_of(task, verdict.value)
     if (verdict.draft and draft is None) or (verdict.value and answer is None):
         return [("", verdict.draft or "", verdict.value or "")]
-    sides = [{name: " · ".join(held) for name, held in (side or {}).items()} for side in (draft, answer)]
-    return [(name, *both) for name in task.model_fields if any(both := [side.get(name, "") for side in sides])]
+    before, after = [{name: " · ".join(held) for name, held in (side or {}).items()} for side in (draft, answer)]
+    rows = [(name, before.get(name, ""), after.get(name, "")) for name in task.model_fields]
+    return [row for row in rows if row[1] or row[2]]
 
 
 def visible(text: object) -> str:
@@ -204,5 +208,3 @@ def _pairs(task: type[Task], value: str) -> tuple[tuple[str, str], ...]:
     if values is None:
         return (("", json.dumps(value, ensure_ascii=False)),)
     return tuple((name, text) for name, texts in values.items() for text in texts)
-
-

@@ -42,7 +42,7 @@ class SignIn:
     def reviewer(self, token: str) -> str:
         """Who a link's token names. Raises SignInError where it is not valid, too old, or names no reviewer."""
         try:
-            return self._known(str(self._links.loads(token, max_age=self.days * DAY)))
+            return self._known(str(self._links.loads(token, max_age=int(self.days * DAY))))
         except SignatureExpired:
             raise SignInError(f"This sign-in link has expired: it was good for {self.days:g} days; {ASK}.") from None
         except BadSignature:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from evals.intervals import Design, ratio, wilson
+from evals.intervals import Design, designed, ratio, wilson
 
 ONE = np.array([1.0])
 
@@ -14,7 +14,11 @@ def share(right, weights, strata, chances=None):
     stratum = np.unique(strata, return_inverse=True)[1]
     chance = np.full(len(right), 1e-9) if chances is None else np.array(chances, dtype=float)
     y = np.array(right, dtype=float)
-    return ratio(y, np.ones_like(y), Design(stratum, np.array(weights, dtype=float), chance))
+    return ratio(y, np.ones_like(y), design_of(stratum, np.array(weights, dtype=float), chance))
+
+
+def design_of(stratum, weight, chance):
+    return Design(stratum, weight, chance, np.bincount(stratum, weights=weight**2 * (1 - chance)))
 
 
 @pytest.mark.parametrize(("right", "trials"), [(0, 10), (1, 10), (15, 20), (81, 263), (10, 10), (999, 1000)])
@@ -90,7 +94,7 @@ def test_what_was_bound_to_be_seen_adds_no_doubt():
 
 
 def test_a_share_of_nothing_is_nought_and_unknown():
-    nothing = ratio(0 * ONE, 0 * ONE, Design(np.array([0]), ONE, ONE / 2))
+    nothing = ratio(0 * ONE, 0 * ONE, design_of(np.array([0]), ONE, ONE / 2))
     assert (nothing.share, nothing.low, nothing.high, nothing.verdicts, nothing.effective) == (0, 0, 1, 0, 0)
 
 
@@ -103,8 +107,21 @@ def test_a_share_of_nothing_is_nought_and_unknown():
 )
 def test_the_interval_holds_its_share(rows):
     above, more, weight, stratum, chance = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
-    estimate = ratio(above, above + more, Design(stratum.astype(int), weight, chance))
+    estimate = ratio(above, above + more, design_of(stratum.astype(int), weight, chance))
     assert 0 <= estimate.low <= estimate.share + 1e-9
     assert estimate.share - 1e-9 <= estimate.high <= 1
     assert estimate.verdicts == ((above + more) > 0).sum()
     assert np.isfinite(estimate.effective)
+
+
+def test_a_heavy_label_that_waits_for_its_verdict_is_doubted_by_its_weight():
+    unit, chance = np.array([50.0] + [1.0] * 20), np.array([1.0] + [0.5] * 20)
+    right = np.array([1.0] * 16 + [0.0] * 4)
+    stratum, everyone, totals = np.zeros(21, dtype=int), np.ones(21, dtype=bool), np.array([90.0])
+    judged = designed(stratum, unit, chance, everyone, totals)
+    waits = designed(stratum, unit, chance, unit < 50, totals)
+    assert judged.weight.sum() == pytest.approx(waits.weight.sum()) == pytest.approx(90)
+    assert judged.doubt == pytest.approx([20 + 20])  # each weighs 2, 20 more were not drawn
+    assert waits.doubt == pytest.approx([20 * 3.5**2 + 50**2 + 20])
+    seen, unseen = ratio(np.array([1.0, *right]), np.ones(21), judged), ratio(right, np.ones(20), waits)
+    assert unseen.high - unseen.low > 3 * (seen.high - seen.low)

@@ -4,19 +4,24 @@ import resource
 import time
 from dataclasses import replace
 from html import unescape
+from typing import Annotated, ClassVar
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
+from pydantic import Field
 from starlette.testclient import TestClient
 
 from evals.page.app import COOKIE, create_app
 from evals.page.show import Value, allowed, located, place, show, visible
 from evals.page.sign_in import SESSION_SALT, SignIn
 from evals.queue import Given, ReviewQueue
+from labels.errors import SettingsError
+from labels.guardrails import InTaxonomy
 from labels.records import Verdict
 from labels.services import free_port
+from labels.task import Task
 from labels.verdicts import Verdicts
 from tests.evals.page_server import SECRET, SHELVES, Shopping, item, open_queue, serving, sign_in
 
@@ -41,7 +46,9 @@ class Reviewer:
     def post(self, path, script=True, headers=None, **fields):
         accept = {"accept": "application/json" if script else "text/html"}
         data = {"csrf": self.csrf} | fields
-        return self.client.post(f"{self.root}{path}", data=data, headers=accept | (headers or {}), follow_redirects=False)
+        return self.client.post(
+            f"{self.root}{path}", data=data, headers=accept | (headers or {}), follow_redirects=False
+        )
 
     def say(self, decision="right", **more):
         self.home()
@@ -204,7 +211,9 @@ def test_under_this_machines_own_names_it_is(ann, host):
 
 
 def test_other_names_can_be_allowed(queue):
-    client = TestClient(create_app(queue, Shopping, sign_in(), hosts=["review.example"]), base_url="http://review.example")
+    client = TestClient(
+        create_app(queue, Shopping, sign_in(), hosts=["review.example"]), base_url="http://review.example"
+    )
     assert Reviewer(client).home().status_code == 200
     assert client.get("/", headers={"host": "localhost"}).status_code == 421
 
@@ -473,7 +482,10 @@ def page_of(tmp_path, one):
     ann = Reviewer(client)
     shown = ann.home().text
     said = ann.post("/verdict", lease=ann.leases[0], decision="right").text
-    return [re.sub(r"[0-9a-f]{32}|(?<![\w-])[\w-]{27}(?![\w-])", "#", text) for text in (shown, said, client.get("/recent").text)]
+    return [
+        re.sub(r"[0-9a-f]{32}|(?<![\w-])[\w-]{27}(?![\w-])", "#", text)
+        for text in (shown, said, client.get("/recent").text)
+    ]
 
 
 def test_a_hidden_gold_item_looks_exactly_like_an_audit_item(tmp_path):
@@ -494,12 +506,20 @@ def test_an_active_item_says_why_it_was_chosen_and_no_other_does(tmp_path):
 
 def test_facts_scores_examples_confidence_traffic_and_band_are_there(ann):
     page = ann.home().text
-    for part in ("oat drink organic 1 l | oatly | plant milk", "0.83", "soy milk alpro", "0.66", "97%", "1,234 searches", "head"):
+    for part in (
+        "oat drink organic 1 l | oatly | plant milk",
+        "0.83",
+        "soy milk alpro",
+        "0.66",
+        "97%",
+        "1,234 searches",
+        "head",
+    ):
         assert part in page
 
 
 HOSTILE = {
-    "script": "<script>alert(1)</script> \"><img src=x onerror=alert(1)> {{7*7}} ${7*7} </template></textarea>",
+    "script": '<script>alert(1)</script> "><img src=x onerror=alert(1)> {{7*7}} ${7*7} </template></textarea>',
     "rtl": "milk \u202egnp.exe\u202c \u2066x",
     "control": "a\x00b\x07c \x7f\x85 \ud83d".replace("\ud83d", "\ufffd"),
     "emoji": "🥛🏴‍☠️ e\u0301" + "\u0301" * 500,
@@ -516,7 +536,9 @@ def test_a_hostile_query_is_shown_and_does_nothing(tmp_path, text):
     for page in (shown, said, recent):
         assert "<script>alert" not in page
         assert "<img" not in page
-        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", re.sub(r'value="[^"]*"', "", page))
+        assert not re.search(
+            "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", re.sub(r'value="[^"]*"', "", page)
+        )
 
 
 def test_control_and_format_characters_are_signs_one_can_see():
@@ -548,7 +570,9 @@ def test_values_are_found_field_after_field():
 
 
 def test_a_taken_back_answer_is_what_correcting_begins_with():
-    given = Given("lease", item(0), Verdict("id0", "q", "ann", "corrected", Shopping(**DRAFT | {"brand": ""}).to_json()))
+    given = Given(
+        "lease", item(0), Verdict("id0", "q", "ann", "corrected", Shopping(**DRAFT | {"brand": ""}).to_json())
+    )
     shown = show(given, Shopping)
     assert ([one.text for one in shown.fields[1].draft], shown.fields[1].edited) == (["oatly"], ())
 
@@ -574,3 +598,14 @@ def test_it_works_mounted_under_a_prefix(queue):
     ann.home()
     assert ann.post("/undo", script=False, last=ann.last[1]).headers["location"] == "/review/?said=undone"
     assert ann.client.get("/review").status_code == 200
+
+
+def test_a_task_whose_guardrails_cannot_be_used_fails_at_the_start(queue):
+    class Broken(Task):
+        """Find the shelf."""
+
+        name: ClassVar[str] = "broken"
+        shelf: Annotated[str, InTaxonomy([])] = Field(description="its shelf")
+
+    with pytest.raises(SettingsError, match="its taxonomy is empty"):
+        create_app(queue, Broken, sign_in())

@@ -213,9 +213,10 @@ def test_whoever_responds_the_weights_add_up_to_the_population(head, torso, tail
     labels, traffic, bands = shop(head, torso, tail)
     audit = audit_sample(labels, traffic, bands, size, seed=1)
     responding = data.draw(st.lists(st.booleans(), min_size=len(audit.sampled), max_size=len(audit.sampled)))
-    decided = [one for one, does in zip(audit.sampled, responding, strict=True) if does] or audit.sampled[:1]
-    groups = grouped(audit.strata, [one.stratum for one in decided])
-    by_query, by_traffic = weigh(groups, audit.sampled, decided)
+    if not any(responding):
+        responding[0] = True
+    decided = [one.stratum for one, does in zip(audit.sampled, responding, strict=True) if does]
+    by_query, by_traffic = weigh(grouped(audit.strata, decided), audit.sampled, responding)
     assert by_query.weight.sum() == pytest.approx(len(labels))
     assert by_traffic.weight.sum() == pytest.approx(sum(traffic.values()))
     assert ((by_query.chance > 0) & (by_query.chance <= 1)).all()

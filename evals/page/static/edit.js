@@ -13,6 +13,7 @@ export class Editor {
     this.values = this.fields.map((field) =>
       [...field.querySelectorAll("input")].map(read).filter((value) => value.text),
     );
+    this.begun = this.said;
     this.current = 0;
     this.here = 0;
     for (const input of article.querySelectorAll("[data-closed]")) combobox(input);
@@ -34,6 +35,14 @@ export class Editor {
     for (const name of ["role", "aria-multiselectable", "aria-describedby", "aria-label", "aria-activedescendant", "tabindex"])
       this.box.removeAttribute(name);
     this.box.replaceChildren(...this.drafted);
+  }
+
+  get said() {
+    return JSON.stringify(this.values.map((values) => values.map((value) => value.text)));
+  }
+
+  get isChanged() {
+    return this.isOpen && this.said !== this.begun;
   }
 
   get isOpen() {
@@ -165,22 +174,13 @@ export class Editor {
     return places.map((place) => this.words[place]).join(" ");
   }
 
-  // A value typed into a box: its words are looked for in the query.
+  // A value typed into a box: its words are looked for among those of the query that no other value has.
   typed(number, input) {
     const inputs = [...this.fields[number].querySelectorAll("input")];
-    const used = new Set(
-      this.values.flatMap((values, other) =>
-        values.filter((value) => other !== number || !inputs.includes(value.input)).flatMap((value) => value.places),
-      ),
-    );
-    this.values[number] = inputs
-      .map((one) => {
-        const value = one === input ? { text: one.value.trim(), places: find(this.words, one.value, used), input } : read(one);
-        for (const place of value.places) used.add(place);
-        one.dataset.words = value.places.join(" ");
-        return value;
-      })
-      .filter((value) => value.text);
+    const others = [...this.values.filter((_, place) => place !== number).flat(), ...inputs.filter((one) => one !== input).map(read)];
+    const used = new Set(others.flatMap((value) => value.places));
+    input.dataset.words = find(this.words, input.value, used).join(" ");
+    this.values[number] = inputs.map(read).filter((value) => value.text);
     if ("several" in this.fields[number].dataset && inputs.at(-1).value) this.another(number);
     this.draw();
   }
@@ -192,6 +192,7 @@ export class Editor {
     next.querySelector(".options")?.remove();
     input.value = "";
     input.dataset.words = "";
+    input.removeAttribute("aria-invalid");
     input.setAttribute("aria-label", `${this.names[number]}, value ${this.fields[number].querySelectorAll("input").length + 1}`);
     last.after(next);
     if ("closed" in input.dataset) combobox(input);
@@ -255,7 +256,7 @@ export class Editor {
     this.box.querySelector(".here")?.classList.remove("here");
     const word = this.box.querySelector(`#w${this.here}`);
     word?.classList.add("here");
-    word?.scrollIntoView({ block: "nearest" });
+    if (document.activeElement === this.box) word?.scrollIntoView({ block: "nearest" });
     this.box.setAttribute("aria-activedescendant", `w${this.here}`);
   }
 }

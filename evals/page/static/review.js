@@ -18,7 +18,6 @@ function show(next, focus = true) {
   editor = null;
   if (article.dataset.lease) {
     editor = article.editor ??= new Editor(article);
-    article.dataset.ready = "";
     delete article.dataset.ready;
     setTimeout(() => (next.dataset.ready = ""), TOO_SOON);
     if ("edit" in article.dataset && !editor.isOpen) editor.open();
@@ -58,7 +57,7 @@ at("again").addEventListener("click", () => again?.());
 
 // Send the answer, with its own lease. The next query is shown at once; if the answer is not taken this one comes back.
 async function act(path, decision = "") {
-  if (sending) return;
+  if (sending) return say("Still saving the last answer…");
   sending = true;
   const from = article;
   const fields = new URLSearchParams(new FormData(from.querySelector(".answer")));
@@ -167,6 +166,7 @@ const ACTS = {
 const KEYS = { Enter: "accept", a: "accept", e: "edit", c: "cant", s: "skip", u: "undo", n: "note", "?": "keys" };
 
 function perform(name) {
+  if (name !== "keys" && article.ariaBusy === "true") return; // its answer is on its way
   const soon = !("ready" in article.dataset);
   if (name === "keys" || name === "undo") ACTS[name]();
   else if (article.dataset.lease && !(soon && ["accept", "cant", "skip"].includes(name))) ACTS[name]();
@@ -203,12 +203,12 @@ function editKey(event, typing, button) {
     if (typing) article.querySelector(".text").focus();
     else perform("cancel");
   } else if (event.key === "Enter" && !button && !note) perform("save");
-  else if (event.key === "?" && !typing) perform("keys");
+  else if ((event.key === "?" || event.key === "n") && !typing) perform(KEYS[event.key]);
   else return;
   event.preventDefault();
 }
 
 at("keys-open").addEventListener("click", () => ACTS.keys());
 addEventListener("beforeunload", (event) => {
-  if (sending || editor?.isOpen) event.preventDefault();
+  if (sending || editor?.isChanged) event.preventDefault();
 });
