@@ -29,7 +29,9 @@ def run(work: str = DEFAULT_WORK, size: int = 300, repeats: int = 500) -> dict[s
     said = {one.identity: one for one in simulated_verdicts(night.task, everything, gold)}
     right = {identity: float(one.decision == "right") for identity, one in said.items()}
     truth = fmean(right.values())
-    by_traffic = sum(right[one.identity] * traffic[one.query] for one in known) / sum(traffic[one.query] for one in known)
+    by_traffic = sum(right[one.identity] * traffic[one.query] for one in known) / sum(
+        traffic[one.query] for one in known
+    )
     found = list[Judgement]()
     for seed in range(repeats):
         audit = audit_sample(known, traffic, bands, size, seed)

@@ -38,12 +38,18 @@ if TYPE_CHECKING:
 OURS = "ours"
 PEERS = (LabelStudio.name, Potato.name)
 REVIEWERS = ("ana", "ben", "eve")
-FACTS = ("organic oat milk 1 l | oatly | plant milk", "oat drink barista | oatly | plant milk", "oats | quaker | cereals")
+FACTS = (
+    "organic oat milk 1 l | oatly | plant milk",
+    "oat drink barista | oatly | plant milk",
+    "oats | quaker | cereals",
+)
 STILLHOUSE = Path(sys.executable).with_name("stillhouse")
 BROKEN = (RuntimeError, OSError, httpx.HTTPError, subprocess.SubprocessError)
 
 
-def run(rounds: int = 3, steps: int = 100, tasks: int = 1000, many: int = 100_000, peers: str = CACHE) -> dict[str, Any]:
+def run(
+    rounds: int = 3, steps: int = 100, tasks: int = 1000, many: int = 100_000, peers: str = CACHE
+) -> dict[str, Any]:
     """`X_vs_PEER`: the peer's figure over ours (above 1: ours is ahead), median of `rounds`, with least and greatest.
 
     `step_vs` is by our page's script, `plain_step_vs` by its forms alone. `step_100k_vs_1k`: ours with `many` queued

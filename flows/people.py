@@ -4,7 +4,6 @@ from dataclasses import asdict
 from typing import Any
 
 from evals.agreement import agreement, gold_scores
-
 from flows.night import Night
 from labels.records import Verdict
 from labels.split import split_of

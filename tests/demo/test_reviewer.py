@@ -19,7 +19,9 @@ def test_the_simulated_reviewer_answers_from_the_gold_and_says_that_it_is_simula
         label(2, "red tea", value=value("red tea")),
         label(3, "unknown", value=value("unknown")),
     ]
-    verdicts = simulated_verdicts(SemanticRoles, [Sampled(item, "tail · surest", "tail", 0.5, 1.0) for item in labels], gold)
+    verdicts = simulated_verdicts(
+        SemanticRoles, [Sampled(item, "tail · surest", "tail", 0.5, 1.0) for item in labels], gold
+    )
     right = value("tea", "red", "1 l")
     assert [(verdict.identity, verdict.decision, verdict.value) for verdict in verdicts] == [
         ("id1", "right", right), ("id2", "corrected", right), ("id3", "cant_tell", None),

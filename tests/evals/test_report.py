@@ -13,7 +13,7 @@ from evals.judge import judge
 from evals.metrics import score
 from evals.plots import coverage, duration, judgement, quality, reliability
 from evals.report import ReportData, write_report
-from labels.records import Label, Verdict
+from labels.records import Label
 from labels.semantic_roles import SemanticRoles
 from tests.evals.judged import reviewed
 
@@ -38,7 +38,9 @@ LABELLING = {
 
 REVIEW = {
     "wanted": {"audit": 33}, "done": {"audit": 30}, "relabelled": 2,
-    "agreement": {"product": {"labels": 12, "kappa": 0.81, "alpha": 0.8}, "label": {"labels": 12, "kappa": None, "alpha": None}},
+    "agreement": {
+        "product": {"labels": 12, "kappa": 0.81, "alpha": 0.8}, "label": {"labels": 12, "kappa": None, "alpha": None},
+    },
     "reviewers": [
         {"reviewer": HOSTILE, "checked": 10, "right": 3, "low": 0.1, "high": 0.6, "doubtful": True},
         {"reviewer": "bo", "checked": 9, "right": 9, "low": 0.7, "high": 1.0, "doubtful": False},

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.judge import grouped, weigh
-from evals.sample import BANDS, audit_sample, budget_size, confidence_of, draw, frame_of, sample_size, unasked
-from labels.records import Label, Verdict
+from evals.sample import BANDS, audit_sample, budget_size, confidence_of, draw, frame_of, sample_size
+from labels.records import Label
 
 
 def label(number, sure=None, status="accepted"):
@@ -198,13 +198,6 @@ def test_only_accepted_labels_are_asked_about():
     assert identities(audit) == {"id0"}
     assert [stratum.labels for stratum in audit.strata] == [1]
     assert audit_sample(labels[1:], {}, {}, 10, seed=1).strata == []
-
-
-def test_nobody_is_asked_twice():
-    sampled = audit_sample(*shop(), 9, seed=1).sampled
-    first = sampled[0].label
-    assert unasked(sampled, [Verdict(first.identity, first.query, "ann", "right", "{}")]) == sampled[1:]
-    assert unasked(sampled, []) == sampled
 
 
 @settings(max_examples=40, deadline=None)

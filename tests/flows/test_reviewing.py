@@ -69,7 +69,7 @@ def test_the_status_says_how_right_the_teacher_is_and_what_the_gate_still_wants(
 def test_before_any_night_it_says_what_to_run(tmp_path, begin):
     settings = begin([label(1)]).settings
     assert drawn_nights(settings) == []
-    with pytest.raises(InputError, match="nothing to review under .* yet; run `make demo`, or `stillhouse night`"):
+    with pytest.raises(InputError, match=r"nothing to review under .* yet; run `make demo`, or `stillhouse night`"):
         last_night(settings)
 
 
