@@ -72,7 +72,8 @@ def night(simulated=True):
     summary = {
         "night": "2025-01-31", "profile": "laptop", "queries": 1000, "labelled": 950, "rejected": 40, "failed": 10,
         "asked_teacher": 0, "teacher": found.to_json(), "student": found.to_json(), "lookup": found.to_json(),
-        "judgement": found_by_people.to_json(), "review": REVIEW, "head_entries": 100, "head_traffic_share": 0.71, "release": "r-1",
+        "judgement": found_by_people.to_json(), "review": REVIEW,
+        "head_entries": 100, "head_traffic_share": 0.71, "release": "r-1",
         "published": True, "seconds": {"ingest": 0.5, "label": 61.0, "train": 30.0},
         "gate": [check.to_json() for check in gate(figures, Thresholds(0.8, 0.8, 0.9, 0.02))],
         "student_size": {"parameters": 1_100_000}, "teacher_size": None,
