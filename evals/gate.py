@@ -91,10 +91,14 @@ def _teacher(figures: Figures, thresholds: Thresholds) -> Check:
     """Verdicts decide; where there are none, gold does."""
     if (judged := figures.judgement) is not None:
         says = "simulated verdicts" if judged.simulated else "verdicts"
+        if judged.missing:
+            message = f"nobody has judged labels of the {' or '.join(judged.missing)} yet: review more of the sample"
+            return Check("teacher", False, judged.low, thresholds.teacher_precision, message)
         what = f"labels are right {judged.precision:.1%} of the time by {judged.verdicts:,} {says}, at least"
         more = more_verdicts(judged, thresholds.teacher_precision)
         if more:
-            advice = f"{more:,} more verdicts at this rate would do (stillhouse review)"
+            advice = f"{more:,} more verdicts at this rate would do "
+            advice += "(stillhouse review)" if judged.unreviewed else "(a larger review.sample)"
         else:
             advice = "no number of verdicts would do: better the teacher, its facts or its prompt"
         return _at_least("teacher", judged.low, thresholds.teacher_precision, what, advice)

@@ -39,7 +39,8 @@ class Judgement:
     """The share of accepted labels that are right in every field, every label weighing alike ("by query"), 0 to 1.
 
     `low` and `high` are its 95% interval, `verdicts` how many it rests on, `effective` how many plain draws those are
-    worth. `undecided` counts the labels sampled that people could not tell, `unreviewed` those nobody has judged yet;
+    worth. `missing` names the bands that were sampled and of which nothing is decided: the estimate then says nothing of
+    them. `undecided` counts the labels sampled that people could not tell, `unreviewed` those nobody has judged yet;
     `simulated`: whether any verdict came from no person. `by_traffic` weighs each label by its query's traffic: what a
     shopper sees. `by_stratum` is by band, `strata` by band and confidence, both by query. `fields` are the single
     fields', by query and by traffic. `ppi` is the first figure once more, helped by the confidence of all labels; None
@@ -53,6 +54,7 @@ class Judgement:
     undecided: int
     simulated: bool
     unreviewed: int
+    missing: list[str]
     effective: float
     by_traffic: Estimate
     by_stratum: dict[str, Estimate]
@@ -90,6 +92,7 @@ def judge(audit: Audit, verdicts: Sequence[Verdict], task: type[Task]) -> Judgem
     right = np.array([pair.verdict.decision == "right" for pair in decided], dtype=float)
     whole = ratio(right, np.ones_like(right), by_query)
     names = [" + ".join(stratum.name for stratum in group) for group in groups]
+    bands = {pair.sampled.band for pair in decided}
     counts, resampled = item_counts(task, decided), resample(by_query)
     return Judgement(
         precision=whole.share,
@@ -99,6 +102,7 @@ def judge(audit: Audit, verdicts: Sequence[Verdict], task: type[Task]) -> Judgem
         undecided=len(asked) - len(decided),
         simulated=any(pair.verdict.simulated for pair in asked),
         unreviewed=len(audit.sampled) - len(asked),
+        missing=[band for band in BANDS if band in {one.band for one in audit.sampled} - bands],
         effective=whole.effective,
         by_traffic=ratio(right, np.ones_like(right), by_traffic),
         by_stratum=_parts(right, by_query, [pair.sampled.band for pair in decided], BANDS),

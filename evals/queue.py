@@ -19,6 +19,7 @@ from labels.errors import LeaseError
 from labels.records import Decision, Verdict, now
 from labels.verdicts import Verdicts, add_verdict, verdict_of
 
+TAKEN_BACK = "you took this answer back; nothing was saved. Answer the query as it is shown now"
 LEASE_SECONDS = 15 * 60.0
 RECENT = 50
 USUAL_SECONDS = 12.0
@@ -144,12 +145,14 @@ class ReviewQueue:
     ) -> Verdict:
         """Write what the reviewer said of the label they hold; durable when this returns. Sent again, it is the same.
 
-        Raises LeaseError where they do not hold it.
+        Raises LeaseError where they do not hold it, or took back what they said.
         """
         with self.verdicts.transaction() as con:
             if said := con.execute(
                 "SELECT * FROM verdicts WHERE id = ? AND reviewer = ?", (lease, reviewer)
             ).fetchone():
+                if said["withdrawn"]:
+                    raise LeaseError(TAKEN_BACK)
                 return verdict_of(said)
             item = _item(con, _lease_of(con, reviewer, lease))
             label = item.label
@@ -181,8 +184,11 @@ class ReviewQueue:
                 if con.execute("SELECT 1 FROM items WHERE identity = ?", (identity,)).fetchone():
                     _count(con, identity)
 
-    def undo(self, reviewer: str) -> Given | None:
-        """Take the reviewer's last verdict back and give them its label again; None where they gave none."""
+    def undo(self, reviewer: str, meant: str | None = None) -> Given | None:
+        """Take the reviewer's last verdict back and give them its label again; None where they gave none.
+
+        `meant` is the id of the verdict that they see as the last: sent twice, it takes one back. Another stays.
+        """
         moment = time.time()
         with self.verdicts.transaction() as con:
             last = con.execute(
@@ -190,7 +196,7 @@ class ReviewQueue:
                    WHERE reviewer = ? AND withdrawn IS NULL AND NOT simulated ORDER BY created DESC LIMIT 1""",
                 (reviewer,),
             ).fetchone()
-            if last is None:
+            if last is None or meant not in (None, last["id"]):
                 return None
             con.execute("UPDATE verdicts SET withdrawn = ? WHERE id = ?", (now(), last["id"]))
             _count(con, last["identity"])
@@ -210,12 +216,13 @@ class ReviewQueue:
         with self.verdicts.transaction() as con:
             con.execute("DELETE FROM leases WHERE reviewer = ?", (reviewer,))
 
-    def progress(self, reviewer: str) -> Progress:
-        """How far the queue and the reviewer are."""
+    def progress(self, reviewer: str | None = None) -> Progress:
+        """How far the queue and the reviewer are; without one, how far all of them."""
         counts = self.verdicts.read("SELECT * FROM progress")
-        mine = "FROM verdicts WHERE reviewer = ? AND withdrawn IS NULL"
-        today = self.verdicts.read(f"SELECT count(*) {mine} AND created >= ?", (reviewer, now()[:10]))[0][0]
-        times = self.verdicts.read(f"SELECT seconds {mine} ORDER BY created DESC LIMIT {RECENT}", (reviewer,))
+        who, values = ("reviewer = ?", (reviewer,)) if reviewer else ("NOT simulated", ())
+        mine = f"FROM verdicts WHERE {who} AND withdrawn IS NULL"
+        today = self.verdicts.read(f"SELECT count(*) {mine} AND created >= ?", (*values, now()[:10]))[0][0]
+        times = self.verdicts.read(f"SELECT seconds {mine} ORDER BY created DESC LIMIT {RECENT}", values)
         return Progress(
             wanted={row["part"]: row["wanted"] for row in counts},
             done={row["part"]: row["done"] for row in counts},
@@ -224,7 +231,9 @@ class ReviewQueue:
         )
 
     def recent(self, reviewer: str) -> list[tuple[Verdict, bool]]:
-        """The reviewer's last verdicts, the latest first, and whether the label was made anew (or left out) since."""
+        """The reviewer's last verdicts, the latest first, and whether the label has left the sample since: it was
+        made anew, or its time was up.
+        """
         rows = self.verdicts.read(
             f"""SELECT verdicts.*, coalesce(open, 0) AS open FROM verdicts LEFT JOIN items USING (identity)
                 WHERE reviewer = ? AND withdrawn IS NULL ORDER BY created DESC LIMIT {RECENT}""",

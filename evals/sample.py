@@ -107,7 +107,7 @@ def audit_sample(
         return Audit([], [])
     there = _population(accepted, traffic, bands)
     frame = frame_of(there.place, there.events, there.sure, size)
-    drawn = draw(frame, _numbers([label.identity for label in there.labels], seed, day, window))
+    drawn = draw(frame, _numbers([label.query for label in there.labels], seed, day, window))
     sampled = [
         Sampled(
             label=there.labels[at],
@@ -281,15 +281,16 @@ def _chances(sizes: Floats, given: int) -> Floats:
     return chance
 
 
-def _numbers(identities: Sequence[str], seed: int, day: int, window: int) -> Floats:
-    """Each label's permanent random number, on [0, 1), as it stands on `day`: a hash of seed and identity.
+def _numbers(queries: Sequence[str], seed: int, day: int, window: int) -> Floats:
+    """Each label's permanent random number, on [0, 1), as it stands on `day`: a hash of seed and query, so that a label
+    made anew stands where the old one stood.
 
     (Ohlsson 1995, "Coordination of samples using permanent random numbers", Business Survey Methods, ch. 9.) Samples
     rotate by shifting the numbers (ibid., §9.4). Here a label's number is shifted every `window` days, on a day of
     its own that a second hash draws, by the golden section: the numbers a label goes through fill [0, 1) evenly, so
     that one drawn with a chance under 0.38 leaves after `window` days at most, and comes back late.
     """
-    hashes = b"".join(blake2b(f"{seed} {one}".encode(), digest_size=16).digest() for one in identities)
+    hashes = b"".join(blake2b(f"{seed} {one}".encode(), digest_size=16).digest() for one in queries)
     uniform = (np.frombuffer(hashes, dtype="<u8").reshape(-1, 2) >> np.uint64(11)) * 2.0**-53
     shifts = np.floor((day + np.floor(uniform[:, 1] * window)) / window)
     shifted: Floats = (uniform[:, 0] + shifts * GOLDEN) % 1.0

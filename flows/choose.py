@@ -12,11 +12,14 @@ from evals.suspects import suspects
 from flows.evaluate import student_answers
 from flows.night import Night
 from flows.people import answers_of, verdicts_of
-from flows.review import audit_items, gold_items, places, queue_of, shuffled
+from flows.review import first_items, overlaps, places, queue_of
+from labels.records import Label
 from labels.task import Task
 
 ASKED_EACH = 4
 """The student is asked about so many labels for each that is to be chosen: the teacher's least sure ones."""
+COMPARED = 20_000
+"""So many labels at most are compared with one another for errors, the least sure first: it takes time."""
 
 
 def choose_active(night: Night, audit: Audit, student: Path) -> int:
@@ -25,7 +28,9 @@ def choose_active(night: Night, audit: Audit, student: Path) -> int:
     if not review.active:
         return 0
     place = places(night)
+    answered = {said.query for said in answers_of(night)} | set(night.gold)
     taken = {one.label.identity for one in audit.sampled} | {said.identity for said in verdicts_of(night)}
+    taken |= {one.identity for one in night.labels if one.query in answered}
     answers = _student(night, student, taken)
     chosen = active_sample(
         night.task,
@@ -33,14 +38,22 @@ def choose_active(night: Night, audit: Audit, student: Path) -> int:
         traffic={query: traffic for query, (_, traffic) in place.items()},
         last=_earlier(night),
         student=answers,
-        quality=suspects(night.task, night.labels, answers, night.settings.seed),
+        quality=suspects(night.task, _least_sure(night), answers, night.settings.seed),
         known=_known(night),
         size=review.active,
         taken=taken,
     )
-    active = [Item(one.label, "active", *place[one.label.query], reason="; ".join(one.reasons)) for one in chosen]
-    first = shuffled(night, [*audit_items(night, audit), *gold_items(night, audit)])
-    queue_of(night).fill([*first, *active], night.id)
+    active = [
+        Item(
+            one.label,
+            "active",
+            *place[one.label.query],
+            reason="; ".join(one.reasons),
+            overlap=overlaps(night, one.label),
+        )
+        for one in chosen
+    ]
+    queue_of(night).fill([*first_items(night, audit), *active], night.id)
     night.screen.say(f"  {len(active)} labels more chosen for people to look at, to learn from")
     return len(active)
 
@@ -54,6 +67,12 @@ def _student(night: Night, student: Path, taken: set[str]) -> Mapping[str, Task]
         return {}
     given, _, _ = student_answers(night, student, sorted(asked))
     return {query: answer for query, answer in given.items() if answer is not None}
+
+
+def _least_sure(night: Night) -> list[Label]:
+    """The accepted labels, of very many the least sure ones: telling which are contradicted takes time."""
+    accepted = [one for one in night.labels if one.status == "accepted"]
+    return sorted(accepted, key=lambda one: (min(one.confidence.values(), default=1.0), one.identity))[:COMPARED]
 
 
 def _earlier(night: Night) -> dict[str, str]:

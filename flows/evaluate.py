@@ -13,11 +13,12 @@ from evals.metrics import Interval, Score, ratio_interval, score
 from flows.night import Night
 from flows.people import gold_of
 from labels.errors import InputError, PreflightError
-from labels.files import digest, write_json
+from labels.files import digest, read_manifest, write_json
 from labels.guardrails import check
 from labels.prompt import messages
 from labels.task import Task
 from student.client import StudentClient, ask_all
+from student.dataset import read_dataset
 
 AT_ONCE = 32
 AGREEMENT_QUERIES = 1000
@@ -45,9 +46,11 @@ class Measured:
 
 def measure(night: Night, student: Path) -> Measured:
     """Score the teacher's labels and the served student's answers; the student is asked once for the same question."""
-    answers, right = teacher_answers(night), gold_of(night)
-    gold = [query for query in night.queries()["query"].to_pylist() if query in right]
-    tail = [query for query in gold if query not in head_band(night)] or gold
+    answers, head = teacher_answers(night), head_band(night)
+    queries = night.queries()["query"].to_pylist()
+    right = gold_of(night, trained_on(night, student), {query for query in queries if query not in head})
+    gold = [query for query in queries if query in right]
+    tail = [query for query in gold if query not in head] or gold
     asked = tail or held_out_labels(night)
     given, invalid, new = student_answers(night, student, asked)
     if not gold:
@@ -111,6 +114,13 @@ async def _check_rendering(night: Night, client: StudentClient, student: Path, q
         served = await client.rendered(query)
         if served != trained:
             raise PreflightError(f"the server renders {query!r} as {served}, training rendered it as {trained}")
+
+
+def trained_on(night: Night, student: Path) -> list[str]:
+    """The queries that a student learnt from."""
+    adapter = night.work / "adapters" / str((read_manifest(student) or {})["adapter"])
+    dataset = night.work / "datasets" / str((read_manifest(adapter) or {})["dataset"])
+    return [query for query, _ in read_dataset(dataset)]
 
 
 def teacher_answers(night: Night) -> dict[str, Task | None]:

@@ -67,7 +67,9 @@ def label_queries(night: Night) -> Counts:
             again = _flips(night, engine.engine)
     counts = _count(night, total, done, seconds, hit_rate, again)
     _say(night, counts)
-    write_json(night.folder / LABELLING, {"model": teacher_identity(night.settings)} | labelling_summary(counts))
+    kept = night.folder / LABELLING
+    if counts.asked or not kept.exists():  # a night that goes on after it waited asks nothing more
+        write_json(kept, {"model": teacher_identity(night.settings)} | labelling_summary(counts))
     return counts
 
 

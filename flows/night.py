@@ -27,18 +27,22 @@ from labels.task import Task
 from labels.warehouse import Warehouse
 from teacher.log import check_columns
 
+ID = "%Y-%m-%dT%H-%M-%S"
 SECRET = {"cache": {"redis_url"}, "teacher": {"url"}}
 """Settings that may hold a password, and are not written down."""
 
 
 @dataclass(frozen=True)
 class Night:
-    """One run of the nightly flow. `open` holds the services it uses; they end with it."""
+    """One run of the nightly flow. `open` holds the services it uses; they end with it. `began`: in UTC, and of a night
+    that waited for people before it did.
+    """
 
     id: str
     settings: Settings
     screen: Screen
     open: ExitStack = field(default_factory=ExitStack)
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def work(self) -> Path:
@@ -94,8 +98,10 @@ class Night:
 
 
 @contextmanager
-def begin_night(settings: Settings, screen: Screen, services: ExitStack | None = None) -> Iterator[Night]:
-    """A new night that alone holds the work folder. Raises BusyError where another one does.
+def begin_night(
+    settings: Settings, screen: Screen, services: ExitStack | None = None, again: str | None = None
+) -> Iterator[Night]:
+    """A new night that alone holds the work folder, or the one with the id `again`. Raises BusyError where another does.
 
     What it starts ends with it, or with `services` where these are given.
     """
@@ -110,15 +116,17 @@ def begin_night(settings: Settings, screen: Screen, services: ExitStack | None =
             ) from None
         check_inputs(settings)
         own.callback(stop_left_behind, work)
-        night = Night(_free_id(work), settings, screen, services or own)
-        night.folder.mkdir(parents=True, exist_ok=False)
+        id_ = again or _free_id(work)
+        began = datetime.strptime(id_, ID).replace(tzinfo=UTC)
+        night = Night(id_, settings, screen, services or own, began)
+        night.folder.mkdir(parents=True, exist_ok=bool(again))
         write_text(night.folder / "settings.json", settings.model_dump_json(indent=2, exclude=SECRET))
         yield night
 
 
 def _free_id(work: Path) -> str:
     """The present second; where a night began in it already, the next one."""
-    while (work / "nights" / (present := f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}")).exists():
+    while (work / "nights" / (present := datetime.now(UTC).strftime(ID))).exists():
         time.sleep(0.05)
     return present
 

@@ -29,7 +29,7 @@ from flows.screen import Screen
 from flows.server import prefect_server
 from flows.settings import Settings, load_settings
 from flows.train import train_student
-from flows.waiting import suspend, wait_here
+from flows.waiting import suspend, wait_here, waiting_night
 from labels.errors import StillhouseError
 from labels.files import write_json
 
@@ -80,7 +80,8 @@ def nightly(profile: str = "laptop", changes: dict[str, Any] | None = None) -> d
     """The whole night of a profile, as a deployment runs it; returns the summary."""
     screen = Screen()
     try:
-        with begin_night(load_settings(profile, changes), screen) as night:
+        settings = load_settings(profile, changes)
+        with begin_night(settings, screen, again=waiting_night(settings)) as night:
             return run_stages(night, PrefectRun(screen), suspend)
     except StillhouseError as error:
         screen.say(f"[bold red]error:[/] {escape(str(error))}")
@@ -105,7 +106,6 @@ def run_stages(night: Night, run: Run, wait: Wait = wait_here) -> dict[str, Any]
     calibration = run("calibrate", calibrate, night)
     student = run("train", train_student, night)
     measured = run("evaluate", measure, night, student)
-    run("choose", choose_active, night, audit, student)
     checks = run("gate", pass_gate, night, counts, judgement, measured)
     head = head_of(night)
     release, lookup = None, None
@@ -117,11 +117,11 @@ def run_stages(night: Night, run: Run, wait: Wait = wait_here) -> dict[str, Any]
         still = f"release {before.release} stays" if before else "there is no release yet"
         night.screen.say(f"[yellow]The gate refused this night:[/] {still}")
         release = before
+    run("choose", choose_active, night, audit, student)
     summary = summarise(
         night,
         log,
         corpora,
-        counts,
         judgement,
         calibration,
         student,

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from fastapi import FastAPI
 from rich.console import Console
+from rich.markup import escape
 
 from cache.client import connect, connect_async
 from cache.http import create_app, run
 from cache.lookup import Lookup
 from cache.publish import current_release, releases, rollback
 from cache.server import local_redis
-from flows.reviewing import drawn_nights, review_app, show_links
+from flows.reviewing import drawn_nights, review_app
 from flows.settings import Settings
-from labels.errors import ServiceError
+from labels.errors import ServiceError, StillhouseError
 from labels.files import read_manifest
 from labels.records import Release
 from student.client import StudentClient
@@ -73,9 +75,19 @@ def serve_lookups(settings: Settings) -> None:
         )
         app = create_app(make_lookup)
         if drawn_nights(settings):
-            app.mount("/review", review_app(settings))
-            show_links(settings, f"http://{serve.host}:{serve.port}/review")
+            mount_review(app, settings, console)
         run(app, serve.host, serve.port)
+
+
+def mount_review(app: FastAPI, settings: Settings, console: Console) -> None:
+    """Put the review page at /review; lookups are served even where it can't be."""
+    address = settings.review.url or f"http://{settings.serve.host}:{settings.serve.port}/review"
+    try:
+        app.mount("/review", review_app(settings))
+    except (StillhouseError, OSError) as error:
+        console.print(f"[yellow]no review page:[/] {escape(str(error))}")
+        return
+    console.print(f"people review at {address} (their links: stillhouse review links --set review.url={address})")
 
 
 def list_releases(settings: Settings) -> list[dict[str, Any]]:

@@ -1,16 +1,18 @@
 """What people said so far, as tonight's task takes it: their answers, and which of these measure instead of training."""
 
-from dataclasses import asdict
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from evals.agreement import agreement, gold_scores
 from flows.night import Night
-from labels.records import Verdict
+from labels.records import Decision, Label, Verdict
 from labels.split import split_of
 from labels.task import Task
+from student.dataset import near_duplicates
 
 LEAST_GOLD = 30
-"""Verified test queries from which on they stand in for a gold file."""
+"""Verified test queries of a night's tail from which on they stand in for a gold file."""
 
 
 def verdicts_of(night: Night) -> list[Verdict]:
@@ -24,29 +26,54 @@ def verdicts_of(night: Night) -> list[Verdict]:
 
 
 def answers_of(night: Night) -> list[Verdict]:
-    """The latest verdict with an answer on each query, whatever label of it was judged: a person outranks them all."""
-    latest = {said.query: said for said in verdicts_of(night) if said.decision != "cant_tell" and said.value}
-    return list(latest.values())
+    """The latest verdict with an answer on each query, whatever label of it was judged; a person's before any simulated."""
+    ordered = sorted(verdicts_of(night), key=lambda said: (not said.simulated, said.created))
+    return list({said.query: said for said in ordered if said.decision != "cant_tell" and said.value}.values())
+
+
+def verdicts_on(night: Night, labels: Iterable[Label]) -> list[Verdict]:
+    """The verdicts on these labels. One that nobody saw, of a query that people answered, is judged by that answer."""
+    said = {one.identity: one for one in verdicts_of(night)}
+    answers = {one.query: one for one in answers_of(night)}
+    found = []
+    for label in labels:
+        if verdict := said.get(label.identity):
+            found.append(verdict)
+        elif (answer := answers.get(label.query)) and label.value:
+            same = night.task.parse(label.value).items() == night.task.parse(str(answer.value)).items()
+            decision: Decision = "right" if same else "corrected"
+            found.append(replace(answer, identity=label.identity, draft=label.value, decision=decision))
+    return found
 
 
 def held_out(night: Night) -> set[str]:
-    """The queries that measure and so may never train nor be shown as examples: gold, and people's by their split."""
-    return set(night.gold) | {said.query for said in answers_of(night) if split_of(said.query) != "train"}
+    """The queries that measure and so may never train nor be shown as examples: gold, and all that people ever judged
+    of the dev and test split, under whatever task and even if taken back.
+    """
+    judged = {row["query"] for row in night.warehouse.said.read("SELECT DISTINCT query FROM verdicts")}
+    return set(night.gold) | {query for query in judged if split_of(query) != "train"}
 
 
-def gold_of(night: Night) -> dict[str, Task]:
+def gold_of(night: Night, trained: Sequence[str], tail: Container[str]) -> dict[str, Task]:
     """What student and teacher are measured by: the gold file; where none is given, what people verified of the test
-    split, once that is LEAST_GOLD queries.
+    split, once that is LEAST_GOLD queries of tonight's `tail`.
+
+    People may verify a query after its label `trained` the student: such a one, or one near it, does not measure.
     """
     if night.gold:
         return night.gold
-    verified = [said for said in answers_of(night) if split_of(said.query) == "test"]
-    return {said.query: night.task.parse(str(said.value)) for said in verified} if len(verified) >= LEAST_GOLD else {}
+    verified = {said.query: str(said.value) for said in answers_of(night) if split_of(said.query) == "test"}
+    near = near_duplicates(list(verified), trained)
+    clean = [query for query, close in zip(verified, near, strict=True) if not close]
+    if sum(query in tail for query in clean) < LEAST_GOLD:
+        return {}
+    return {query: night.task.parse(verified[query]) for query in clean}
 
 
 def reviewers_json(night: Night) -> dict[str, Any]:
     """Agreement between reviewers by field, and how each did on hidden gold items."""
-    said = night.warehouse.said.all()
+    ours = (night.task.name, night.task.version())
+    said = [one for one in night.warehouse.said.all() if (one.task, one.task_version) == ours]
     return {
         "agreement": {name: asdict(found) for name, found in agreement(night.task, said).items() if found.labels},
         "reviewers": [asdict(one) for one in gold_scores(night.task, said, night.gold)],

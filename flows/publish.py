@@ -16,7 +16,7 @@ from cache.publish import current_release, publish
 from evals.metrics import Interval, Score, ratio_interval, score
 from flows.evaluate import say, teacher_answers
 from flows.night import Night
-from flows.people import answers_of, gold_of
+from flows.people import answers_of
 from labels.files import digest, write_json
 from labels.normalise import NORMALISATION_VERSION
 from labels.records import Release
@@ -106,8 +106,8 @@ def measure_lookup(night: Night, release: Release, student: Path) -> LookupMeasu
     """
     table = night.queries()
     traffic = dict(zip(table["query"].to_pylist(), table["traffic"].to_pylist(), strict=True))
-    judged, right = {said.query for said in answers_of(night)}, gold_of(night)
-    gold = [query for query in traffic if query in right and query not in judged]
+    judged = {said.query for said in answers_of(night)}
+    gold = [query for query in traffic if query in night.gold and query not in judged]
     if not gold:
         return None
     kept = night.work / "evaluations" / f"{digest('lookup', release.release, gold)}.json"
@@ -115,10 +115,10 @@ def measure_lookup(night: Night, release: Release, student: Path) -> LookupMeasu
         write_json(kept, asyncio.run(_look_up(night, student, gold)))
     found = json.loads(kept.read_text(encoding="utf-8"))
     pairs: Sequence[tuple[Task | None, Task]] = [
-        (night.task(**found[query]["value"]) if found[query]["value"] else None, right[query]) for query in gold
+        (night.task(**found[query]["value"]) if found[query]["value"] else None, night.gold[query]) for query in gold
     ]
     answers = teacher_answers(night)
-    teacher_pairs = [(answers[query], right[query]) for query in gold]
+    teacher_pairs = [(answers[query], night.gold[query]) for query in gold]
     weights = [traffic[query] for query in gold]
     sources = [found[query]["source"] for query in gold]
     times = {source: sorted(f["ms"] for f in found.values() if f["source"] == source) for source in set(sources)}

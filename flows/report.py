@@ -8,19 +8,18 @@ from evals.calibration import Calibration
 from evals.judge import Judgement
 from evals.report import ReportData, write_report
 from flows.evaluate import Measured, as_json
-from flows.label import Counts, labelling_summary
+from flows.label import LABELLING
 from flows.night import Night
 from flows.people import reviewers_json, verdicts_of
 from flows.publish import Head, LookupMeasured
 from flows.review import checked_labels, queue_of
-from labels.files import read_manifest, write_json
+from labels.files import read_json, read_manifest, write_json
 
 
 def summarise(
     night: Night,
     log: dict[str, int],
     corpora: dict[str, Any],
-    counts: Counts,
     judgement: Judgement | None,
     calibration: Calibration | None,
     student: Path,
@@ -38,7 +37,7 @@ def summarise(
         "profile": night.settings.profile,
         "log": log,
         "retrieval": corpora,
-        **labelling_summary(counts),
+        **{name: value for name, value in (read_json(night.folder / LABELLING) or {}).items() if name != "model"},
         "calibration": calibration.to_json() if calibration else None,
         "asked_student": measured.asked,
         "teacher": as_json(measured.teacher),
@@ -70,8 +69,8 @@ def summarise(
 
 def _review(night: Night) -> dict[str, Any]:
     """How far people are, how well they agree, and how many of their verdicts are on labels made anew since."""
-    progress, held = queue_of(night).progress(""), {one.identity for one in night.labels}
-    relabelled = sum(said.identity not in held for said in verdicts_of(night))
+    progress, held = queue_of(night).progress(), {one.query: one.identity for one in night.labels}
+    relabelled = sum(held.get(said.query, said.identity) != said.identity for said in verdicts_of(night))
     counts = {"wanted": progress.wanted, "done": progress.done, "relabelled": relabelled}
     return counts | reviewers_json(night)
 

@@ -81,8 +81,10 @@ def open_finder(night: Night) -> tuple[Finder, dict[str, Any]]:
 
 
 def _open_examples(night: Night) -> ExampleFinder:
-    """What people verified of this task; nothing that measures, or is near what does (invariant 6)."""
-    said = answers_of(night)
+    """What people had verified of this task when the night began; nothing that measures, or is near what does
+    (invariant 6). What they say while the night waits for them must not relabel what they look at.
+    """
+    said = [one for one in answers_of(night) if one.created < night.began.isoformat(timespec="microseconds")]
     near = near_duplicates([one.query for one in said], sorted(held_out(night)))
     close = {one.query for one, is_near in zip(said, near, strict=True) if is_near}
     embedder = open_embedder(night.settings.retrieval.embedder)

@@ -2,9 +2,9 @@
 people should see.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 from evals.calibration import LEAST, Calibration, Checked, fit_calibration
@@ -14,7 +14,7 @@ from evals.judge import Judgement, judge
 from evals.queue import ReviewQueue
 from evals.sample import Audit, Sampled, Stratum, audit_sample, budget_size, sample_size
 from flows.night import Night
-from flows.people import verdicts_of
+from flows.people import answers_of, verdicts_of, verdicts_on
 from flows.settings import ReviewSettings
 from labels.errors import InputError
 from labels.files import digest, read_json, write_json
@@ -29,12 +29,12 @@ def sample_labels(night: Night) -> Audit:
     bands = {query: band for query, (band, _) in place.items()}
     traffic = {query: events for query, (_, events) in place.items()}
     review, queue = night.settings.review, queue_of(night)
-    size = audit_size(review, queue.progress("").seconds_each)
-    day = datetime.now(UTC).toordinal()
+    size = audit_size(review, queue.progress().seconds_each)
+    day = night.began.toordinal()
     audit = audit_sample(night.labels, traffic, bands, size, night.settings.seed, day, review.window_days)
     write_json(night.folder / AUDIT, audit_json(audit))
-    queue.fill(shuffled(night, [*audit_items(night, audit), *gold_items(night, audit)]), night.id)
-    judged = {said.identity for said in verdicts_of(night)}
+    queue.fill(first_items(night, audit), night.id)
+    judged = {said.identity for said in verdicts_on(night, (one.label for one in audit.sampled))}
     waiting = [one for one in audit.sampled if one.label.identity not in judged]
     if review.simulated:
         from demo.reviewer import simulated_verdicts
@@ -55,9 +55,13 @@ def audit_size(review: ReviewSettings, seconds_each: float) -> int:
     return min(asked, default=review.sample)
 
 
-def audit_items(night: Night, audit: Audit) -> list[Item]:
-    """The audit as the queue takes it; the overlap goes by a hash of the label."""
-    return [
+def first_items(night: Night, audit: Audit) -> list[Item]:
+    """The audit and the hidden gold items as the queue takes them. What people answered of a label made before, and so
+    know of this one, is not asked again.
+    """
+    said = {one.query: one.identity for one in answers_of(night) if not one.simulated}
+    asked = [one for one in audit.sampled if said.get(one.label.query, one.label.identity) == one.label.identity]
+    items = [
         Item(
             label=one.label,
             part="audit",
@@ -65,16 +69,25 @@ def audit_items(night: Night, audit: Audit) -> list[Item]:
             traffic=one.traffic,
             stratum=one.stratum,
             inclusion_probability=one.inclusion_probability,
-            overlap=_chance("overlap", night, one.label) < night.settings.review.overlap,
+            overlap=overlaps(night, one.label),
         )
-        for one in audit.sampled
+        for one in asked
     ]
+    return shuffled(night, [*items, *gold_items(night, audit)])
+
+
+def overlaps(night: Night, label: Label) -> bool:
+    """Whether two reviewers are to see it, by a hash; never where there is one reviewer alone."""
+    review = night.settings.review
+    return len(review.reviewers) > 1 and _chance("overlap", night, label) < review.overlap
 
 
 def gold_items(night: Night, audit: Audit) -> list[Item]:
-    """Hidden gold items: labels whose right answer is known, to see how reviewers do. Never one of the audit."""
+    """Hidden gold items: labels whose right answer is known, to see how reviewers do. Never one of the audit, nor
+    one that was judged before.
+    """
     review = night.settings.review
-    taken = {one.label.identity for one in audit.sampled}
+    taken = {one.label.identity for one in audit.sampled} | {said.identity for said in verdicts_of(night)}
     known = [one for one in night.labels if one.status == "accepted" and one.query in night.gold]
     known = sorted((one for one in known if one.identity not in taken), key=lambda one: _chance("gold", night, one))
     chosen = known[: round(review.gold_share * (len(audit.sampled) + review.active))]
@@ -90,14 +103,16 @@ def places(night: Night) -> dict[str, tuple[Band, float]]:
 
 
 def shuffled(night: Night, items: Iterable[Item]) -> list[Item]:
-    """First what was bound to be drawn (the busiest queries: much traffic hangs on each), then in an order of chance that
-    stays: of these, the ones reviewed by any moment are a random part.
+    """In an order of chance that stays, every stratum at its own even pace: so what was reviewed by any moment is a
+    random part of each.
     """
-
-    def place(one: Item) -> tuple[bool, str]:
-        return one.inclusion_probability != 1.0, digest("order", night.settings.seed, one.label.identity)
-
-    return sorted(items, key=place)
+    by_stratum = defaultdict[str, list[Item]](list)
+    for one in sorted(items, key=lambda one: digest("order", night.settings.seed, one.label.query)):
+        by_stratum[one.stratum].append(one)
+    paced = [
+        ((rank + 0.5) / len(part), stratum, rank) for stratum, part in by_stratum.items() for rank in range(len(part))
+    ]
+    return [by_stratum[stratum][rank] for _, stratum, rank in sorted(paced)]
 
 
 def queue_of(night: Night) -> ReviewQueue:
@@ -107,7 +122,7 @@ def queue_of(night: Night) -> ReviewQueue:
 
 def judge_teacher(night: Night, audit: Audit) -> Judgement | None:
     """How right the teacher's labels are by the verdicts on the audit, with intervals; None without verdicts."""
-    judgement = judge(audit, verdicts_of(night), night.task)
+    judgement = judge(audit, verdicts_on(night, (one.label for one in audit.sampled)), night.task)
     if judgement:
         simulated = "simulated " if judgement.simulated else ""
         figures = f"{judgement.precision:.3f} [{judgement.low:.3f}, {judgement.high:.3f}]"

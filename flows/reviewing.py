@@ -4,7 +4,9 @@ import getpass
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +23,7 @@ from evals.page.app import create_app
 from evals.page.guard import LOOPBACK
 from evals.page.sign_in import SignIn
 from flows.night import Night
-from flows.people import reviewers_json, verdicts_of
+from flows.people import reviewers_json, verdicts_on
 from flows.review import AUDIT, held_audit, queue_of
 from flows.screen import Screen
 from flows.settings import Settings
@@ -29,6 +31,7 @@ from labels.errors import InputError, SettingsError
 from labels.files import write_text
 
 SECRET = "STILLHOUSE_REVIEW_SECRET"  # noqa: S105 - the name of a variable
+SHORTEST = 16
 
 
 def drawn_nights(settings: Settings) -> list[str]:
@@ -47,12 +50,22 @@ def last_night(settings: Settings) -> Night:
 def sign_in_of(settings: Settings) -> SignIn:
     """Signs reviewers' links: with the environment's secret, else with one made once and kept in the work folder."""
     secret = os.environ.get(SECRET) or _kept_secret(settings.folder / "review" / "secret")
+    if len(secret) < SHORTEST:
+        raise SettingsError(
+            f"the secret that signs reviewers' links has {len(secret)} characters; wanted {SHORTEST} or more in {SECRET}, "
+            f"or delete {settings.folder / 'review' / 'secret'} for a new one"
+        )
     return SignIn(secret.encode(), reviewers_of(settings), settings.review.link_days)
 
 
 def reviewers_of(settings: Settings) -> list[str]:
     """Who may review: those named in the settings; nobody named, who runs this."""
-    return settings.review.reviewers or [getpass.getuser()]
+    if settings.review.reviewers:
+        return settings.review.reviewers
+    try:
+        return [getpass.getuser()]
+    except (KeyError, OSError):  # a user id without a name, as in a container
+        return ["reviewer"]
 
 
 def links(settings: Settings, base: str | None = None) -> list[dict[str, str]]:
@@ -66,8 +79,8 @@ def links(settings: Settings, base: str | None = None) -> list[dict[str, str]]:
 def review_app(settings: Settings) -> FastAPI:
     """The page over the last night's queue. Raises InputError where no night drew a sample."""
     night = last_night(settings)
-    named = urlsplit(settings.review.address).hostname
-    hosts = [*LOOPBACK, *filter(None, (named, settings.serve.host))]
+    named = [urlsplit(settings.review.address).hostname, settings.review.host, settings.serve.host]
+    hosts = [*LOOPBACK, *(f"[{name}]" if ":" in name else name for name in named if name)]
     return create_app(queue_of(night), night.task, sign_in_of(settings), hosts)
 
 
@@ -89,8 +102,9 @@ def status(settings: Settings) -> dict[str, Any]:
     """How far people are, what their verdicts say so far of the teacher, and how well they agree."""
     night = last_night(settings)
     queue, threshold = queue_of(night), settings.gate.teacher_precision
-    progress, said = queue.progress(""), verdicts_of(night)
-    judgement = judge(held_audit(night), said, night.task)
+    progress = queue.progress()
+    audit = held_audit(night)
+    judgement = judge(audit, verdicts_on(night, (one.label for one in audit.sampled)), night.task)
     found: dict[str, Any] = {"night": night.id}
     for part, wanted in sorted(progress.wanted.items()):
         found[part] = f"{progress.done[part]:,} of {wanted:,} verdicts" if part != "gold" else None
@@ -156,12 +170,11 @@ def _json(value: object) -> str:
 def _kept_secret(path: Path) -> str:
     """The secret in `path`, made there at the first use, for its owner's eyes alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text(encoding="utf-8")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(secrets.token_hex(32))
-        file.flush()
-        os.fsync(file.fileno())
+    if not path.exists():
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8") as file:  # for its owner alone
+            file.write(secrets.token_hex(32))
+            file.flush()
+            os.fsync(file.fileno())
+            with suppress(FileExistsError):  # another process made it meanwhile
+                os.link(file.name, path)
     return path.read_text(encoding="utf-8")

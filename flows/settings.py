@@ -173,8 +173,16 @@ class ReviewSettings(Section):
     link_days: int = Field(30, ge=1)
     host: str = "127.0.0.1"
     port: int = Field(8018, ge=1, le=65535)
-    url: str | None = None
+    url: str | None = Field(None, pattern="^https?://[^/]")
     simulated: bool = False
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.host in ("0.0.0.0", "::") and not self.url:  # noqa: S104 - compared, not bound
+            raise ValueError(
+                f"host {self.host} is no address to send people to; name theirs too: url = http://…:{self.port}"
+            )
+        return self
 
     @property
     def wait_seconds(self) -> float | None:

@@ -11,13 +11,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-import httpx
 from rich.markup import escape
 
 from evals.judge import judge
 from evals.sample import Audit
 from flows.night import Night
-from flows.people import verdicts_of
+from flows.people import verdicts_on
 from flows.review import held_audit
 from flows.screen import Screen
 from flows.settings import Settings
@@ -30,11 +29,15 @@ GRACE_SECONDS = 86_400
 
 
 def reviewed(night: Night, audit: Audit) -> bool:
-    """Whether waiting longer changes nothing: the judgement passes the gate, or all that was asked is answered."""
-    judgement = judge(audit, verdicts_of(night), night.task)
-    if judgement is None:
-        return not audit.sampled
-    return judgement.low >= night.settings.gate.teacher_precision or judgement.unreviewed == 0
+    """Whether people have reviewed enough: all that was asked, or at least half, and that passes the gate.
+
+    Half, since an interval looked at after every verdict until it happens to pass would promise less than it says.
+    """
+    judgement = judge(audit, verdicts_on(night, (one.label for one in audit.sampled)), night.task)
+    if judgement is None or judgement.unreviewed == 0:
+        return judgement is not None or not audit.sampled
+    enough = 2 * judgement.unreviewed <= len(audit.sampled) and not judgement.missing
+    return enough and judgement.low >= night.settings.gate.teacher_precision
 
 
 def wait_here(night: Night, audit: Audit) -> None:
@@ -51,14 +54,15 @@ def wait_here(night: Night, audit: Audit) -> None:
 def suspend(night: Night, audit: Audit) -> None:
     """Suspend the flow run, unless people have reviewed enough; `resume_when_reviewed` makes it go on.
 
-    Prefect then runs the flow again from its beginning, where all that was done is found done; the second call returns.
+    Prefect then runs the flow again from its beginning, as the same night (`waiting_night`), where all that was done is
+    found done; the second call returns.
     """
     from prefect.artifacts import create_markdown_artifact
     from prefect.flow_runs import suspend_flow_run
     from prefect.runtime import flow_run
 
-    file = waiting_file(night.settings)
-    if (read_json(file) or {}).get("flow_run") == str(flow_run.id):
+    file = waiting_file(night.settings, str(flow_run.id))
+    if file.exists():
         file.unlink()
         return
     if reviewed(night, audit):
@@ -86,35 +90,47 @@ def resuming(settings: Settings) -> Iterator[None]:
 
 def resume_when_reviewed(settings: Settings, screen: Screen, stop: threading.Event) -> None:
     """Resume the suspended night when it is time to, until `stop` is set. Runs beside the scheduler, in a thread."""
-    from prefect.exceptions import NotPausedError, PrefectException
+    from prefect.exceptions import NotPausedError
     from prefect.flow_runs import resume_flow_run
 
-    told = ""
+    told, audits = "", dict[str, Audit]()
     while not stop.wait(LOOK_SECONDS):
-        waits = read_json(waiting_file(settings))
-        if not waits or waits.get("resumed") or not _is_time(settings, waits):
-            continue
-        try:
-            resume_flow_run(UUID(waits["flow_run"]))
-        except NotPausedError:  # it is about to be
-            continue
-        except (PrefectException, httpx.HTTPError, RuntimeError) as error:  # a server that is away comes back
-            if str(error) != told:
-                screen.say(f"[yellow]the waiting night could not be resumed, trying again:[/] {escape(str(error))}")
-            told = str(error)
-            continue
-        write_json(waiting_file(settings), waits | {"resumed": True})
-        screen.say("enough was reviewed, or it is time: the night goes on")
+        for file in waiting_file(settings, "*").parent.glob("*.json"):
+            waits = read_json(file) or {"resumed": True}
+            try:
+                if waits.get("resumed") or not _is_time(settings, waits, audits):
+                    continue
+                resume_flow_run(UUID(waits["flow_run"]))
+                write_json(file, waits | {"resumed": True})
+                screen.say("enough was reviewed, or it is time: the night goes on")
+            except NotPausedError:  # it is about to be
+                continue
+            except Exception as error:
+                # Said, and tried again: a server or a disk that is away comes back, and nobody else would resume it.
+                if str(error) != told:
+                    screen.say(f"[yellow]a waiting night can't be resumed, trying again:[/] {escape(str(error))}")
+                told = str(error)
 
 
-def waiting_file(settings: Settings) -> Path:
-    """What says that a scheduled night waits for people, and until when."""
-    return settings.folder / "review" / "waiting.json"
+def waiting_file(settings: Settings, flow_run: str) -> Path:
+    """What says that a scheduled night, run as this Prefect flow run, waits for people, and until when."""
+    return settings.folder / "review" / "waiting" / f"{flow_run}.json"
 
 
-def _is_time(settings: Settings, waits: dict[str, str]) -> bool:
+def waiting_night(settings: Settings) -> str | None:
+    """The id of the night that this flow run began before it was suspended; None where it begins."""
+    from prefect.runtime import flow_run
+
+    return (read_json(waiting_file(settings, str(flow_run.id))) or {}).get("night")
+
+
+def _is_time(settings: Settings, waits: dict[str, str], audits: dict[str, Audit]) -> bool:
+    """Whether the night that waits is to go on; its audit is read once."""
+    if datetime.now(UTC) >= datetime.fromisoformat(waits["until"]):
+        return True
     night = Night(waits["night"], settings, Screen())
-    return datetime.now(UTC) >= datetime.fromisoformat(waits["until"]) or reviewed(night, held_audit(night))
+    audits[night.id] = audits.get(night.id) or held_audit(night)
+    return reviewed(night, audits[night.id])
 
 
 def _deadline(night: Night) -> datetime:

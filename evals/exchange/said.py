@@ -77,7 +77,14 @@ def checked(
         return Problem("no verdict", where, f"wanted one of the decisions {wanted}, got {verdict.decision!r}")
     seconds = verdict.seconds if 0 <= verdict.seconds < math.inf else 0.0
     reviewer, note, created = _sound(verdict.reviewer), _sound(verdict.note), moment(verdict.created)
+    label = item.label
+    if verdict.query != label.query:
+        text = f"names the query {verdict.query!r}, but label {verdict.identity!r} is of {label.query!r}"
+        return Problem("contradicts itself", where, text)
     verdict = replace(verdict, reviewer=reviewer, note=note, seconds=seconds, created=created)
+    verdict = replace(
+        verdict, task=label.task, task_version=label.task_version, part=item.part, draft=label.value
+    )
     if verdict.decision == "cant_tell":
         return replace(verdict, value=None)
     try:

@@ -152,8 +152,8 @@ class Page:
 
     def _undo(self, request: Request, session: Session, form: FormData) -> Response:
         """`last` is the verdict that the reviewer means: sent twice, it takes back one."""
-        meant = self._last(session) == text(form, "last")
-        return self._went_well(request, session, "undone" if meant and self.queue.undo(session.reviewer) else "nothing")
+        undone = self.queue.undo(session.reviewer, text(form, "last"))
+        return self._went_well(request, session, "undone" if undone else "nothing")
 
     def _went_well(self, request: Request, session: Session, said: str) -> Response:
         """After what was asked for is durable: its receipt, and the labels to show next."""

@@ -62,9 +62,9 @@ def seconds(form: FormData) -> float:
 def _check_origin(request: Request) -> None:
     """Every browser of today says one of the two; the CSRF token is asked for besides."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    foreign = site not in (None, "same-origin")
-    # "null" is what a browser says for the page itself where a proxy in front set Referrer-Policy: no-referrer.
-    if origin not in (None, "null" if site else None):
-        foreign |= urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()
+    if site:  # the browser itself says so, and it knows the page's own name, which a server behind a proxy may not
+        foreign = site != "same-origin"
+    else:
+        foreign = bool(origin) and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()
     if foreign:
         raise RefusedError(f"Not saved: this form came from {origin or 'another site'}, not from the review page.")
