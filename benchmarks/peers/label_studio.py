@@ -32,6 +32,8 @@ QUIET = {
     "COLLECT_ANALYTICS": "false",
     "LATEST_VERSION_CHECK": "false",
     "DJANGO_DB": "sqlite",
+    # Left to itself it makes one at random; one that begins with "$" it reads back as none, and sessions end.
+    "SECRET_KEY": "only of the benchmark, and long enough for what it signs",
 }
 
 
