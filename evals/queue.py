@@ -263,7 +263,8 @@ def _held(con: sqlite3.Connection, reviewer: str) -> list[Given]:
 
 def _taken_back(con: sqlite3.Connection, identity: str, reviewer: str) -> Verdict | None:
     row = con.execute(
-        "SELECT * FROM verdicts WHERE identity = ? AND reviewer = ? ORDER BY withdrawn DESC LIMIT 1",
+        """SELECT * FROM verdicts WHERE identity = ? AND reviewer = ? AND withdrawn IS NOT NULL
+           ORDER BY withdrawn DESC LIMIT 1""",
         (identity, reviewer),
     ).fetchone()
     return verdict_of(row) if row else None

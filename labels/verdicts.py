@@ -23,6 +23,7 @@ SCHEMA = (
         task TEXT NOT NULL, task_version TEXT NOT NULL, id TEXT PRIMARY KEY, created TEXT NOT NULL, withdrawn TEXT
     ) STRICT""",
     "CREATE INDEX IF NOT EXISTS by_label ON verdicts (identity, reviewer) WHERE withdrawn IS NULL",
+    "CREATE INDEX IF NOT EXISTS taken_back ON verdicts (identity, reviewer, withdrawn) WHERE withdrawn IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS by_reviewer ON verdicts (reviewer, created) WHERE withdrawn IS NULL",
 )
 WAIT_SECONDS = 30.0
@@ -40,6 +41,7 @@ class Verdicts:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._kept: sqlite3.Connection | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -48,6 +50,9 @@ class Verdicts:
         Writers of all processes take turns; readers never wait. Raises OSError where the disk is full.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._kept is None:  # the last connection that is closed writes the whole log back, which takes 5 ms
+            with full_disk_is_an_os_error(self.path):
+                self._kept = self._connect()
         with full_disk_is_an_os_error(self.path), closing(self._connect()) as con:
             for statement in SCHEMA:
                 con.execute(statement)

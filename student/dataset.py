@@ -48,8 +48,8 @@ def build_dataset(
     """Write the training rows (train.parquet: query, value) and preference pairs (preferences.parquet: query, chosen,
     rejected) under `root`, unless they are there already.
 
-    `verdicts` are the answers of people, one a query; they outrank the label. Left out: labels neither accepted nor answered by people, every query
-    of `gold`, and their near-duplicates. Raises InputError where too few rows are left.
+    `verdicts` are the answers of people, one a query; they outrank the label. Left out: labels that are neither accepted
+    nor answered by people, every query of `gold`, and their near-duplicates. Raises InputError where too few rows are left.
     """
     answers = {said.query: said.value for said in verdicts if said.decision != "cant_tell" and said.value}
     accepted = [label for label in labels if (label.status == "accepted" and label.value) or label.query in answers]

@@ -1,6 +1,8 @@
 """The offline engine: vLLM in this process (or the processes it spawns), fed without a pause."""
 
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from itertools import islice
 from typing import Any
@@ -10,6 +12,7 @@ from labels.models import model_identity
 from labels.task import Task
 from teacher.engine import IN_FLIGHT, Completion, Prompt, Sample, Sampling, identity_with, second_attempt
 
+LLVMLITE = "llvmlite.binding.ffi"
 BATCH = 64
 """Prompts rendered and tokenised at once."""
 
@@ -31,16 +34,17 @@ class VllmEngine:
         from vllm import LLM
 
         try:
-            self._llm: LLM | None = LLM(
-                model=model,
-                revision=revision,
-                enable_prefix_caching=True,
-                structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
-                disable_log_stats=False,
-                use_tqdm_on_load=False,
-                seed=sampling.seed,  # the engine's, not each request's: those fail on vLLM's CPU build
-                **options,
-            )
+            with _llvmlite_unseen():
+                self._llm: LLM | None = LLM(
+                    model=model,
+                    revision=revision,
+                    enable_prefix_caching=True,
+                    structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
+                    disable_log_stats=False,
+                    use_tqdm_on_load=False,
+                    seed=sampling.seed,  # the engine's, not each request's: those fail on vLLM's CPU build
+                    **options,
+                )
         except Exception as error:
             raise EngineError(f"vLLM could not load the teacher {model}: {error}") from error
         self._tokenizer = self._llm.get_tokenizer()
@@ -118,6 +122,19 @@ class VllmEngine:
         )
         ids: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
         return ids
+
+
+@contextmanager
+def _llvmlite_unseen() -> Iterator[None]:
+    """Hide one module from vLLM 0.32, which looks through all that are loaded and stumbles over this one's attributes
+    ("'_lib_fn_wrapper' object has no attribute 'get'"). Numba loads it, as prediction-powered inference does.
+    """
+    module = sys.modules.pop(LLVMLITE, None)
+    try:
+        yield
+    finally:
+        if module is not None:
+            sys.modules[LLVMLITE] = module
 
 
 def _sampling_params(task: type[Task], sampling: Sampling, max_tokens: int) -> Any:  # noqa: ANN401 - vLLM's SamplingParams

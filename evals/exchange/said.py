@@ -82,9 +82,7 @@ def checked(
         text = f"names the query {verdict.query!r}, but label {verdict.identity!r} is of {label.query!r}"
         return Problem("contradicts itself", where, text)
     verdict = replace(verdict, reviewer=reviewer, note=note, seconds=seconds, created=created)
-    verdict = replace(
-        verdict, task=label.task, task_version=label.task_version, part=item.part, draft=label.value
-    )
+    verdict = replace(verdict, task=label.task, task_version=label.task_version, part=item.part, draft=label.value)
     if verdict.decision == "cant_tell":
         return replace(verdict, value=None)
     try:

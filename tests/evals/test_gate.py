@@ -3,9 +3,11 @@ from dataclasses import replace
 import pytest
 
 from evals.gate import Figures, Thresholds, gate, passed
+from evals.judge import judge
 from evals.metrics import score
+from evals.sample import Audit, Stratum
 from labels.semantic_roles import SemanticRoles
-from tests.evals.judged import judged
+from tests.evals.judged import judged, reviewed
 
 THRESHOLDS = Thresholds(teacher_precision=0.8, teacher_f1=0.8, student_ratio=0.9, max_invalid=0.02)
 
@@ -53,7 +55,7 @@ def test_teacher_is_held_to_the_lower_bound_of_verdicts():
     few = one(replace(GOOD, judgement=judged(9)), "teacher")
     assert not few.passed, "nine right of nine is too little to be sure of 80%"
     assert few.figure == pytest.approx(0.70, abs=0.01)
-    assert "7 more verdicts at this rate would do (stillhouse review)" in few.message
+    assert "7 more verdicts at this rate would do (a larger review.sample)" in few.message
     assert "80.0%" in few.message
     assert one(replace(GOOD, judgement=judged(90)), "teacher").passed
 
@@ -110,3 +112,17 @@ def test_invalid_answers_are_refused():
     assert not check.passed
     assert "3.0%" in check.message
     assert "2.0% allowed" in check.message
+
+
+def test_a_band_that_nobody_judged_is_refused_however_good_the_others_are():
+    audit, said = reviewed(100)
+    head = Stratum("head", "head", 50, 500.0)
+    more = [
+        replace(one, stratum="head", band="head", label=replace(one.label, identity=f"head {n}"))
+        for n, one in enumerate(audit.sampled[:10])
+    ]
+    judgement = judge(Audit([*audit.sampled, *more], [head, *audit.strata]), said, SemanticRoles)
+    assert judgement.low > 0.9
+    check = one(replace(GOOD, judgement=judgement), "teacher")
+    assert not check.passed
+    assert check.message == "nobody has judged labels of the head yet: review more of the sample"

@@ -39,7 +39,7 @@ def begin(folder, labels, verdicts=(), gold=None, night="n1", **changes):
         values["gold.path"] = str(folder / "gold.parquet")
     screen = Screen(Console(file=io.StringIO(), width=200))
     made = Night(night, load_settings(changes=values, environment={}), screen)
-    made.folder.mkdir(parents=True)
+    made.folder.mkdir(parents=True, exist_ok=True)
     made.warehouse.add_labels(labels)
     made.warehouse.add_verdicts(verdicts)
     pq.write_table(pa.table({"identity": [one.identity for one in labels]}), made.folder / "requests.parquet")

@@ -23,7 +23,7 @@ KEYS = {
     "head_traffic_share", "release", "seconds",
 }  # fmt: skip
 STAGES = [
-    "ingest", "retrieve", "label", "sample", "judge", "calibrate", "train", "evaluate", "gate", "publish", "look up",
+    "ingest", "retrieve", "label", "sample", "judge", "calibrate", "train", "evaluate", "gate", "publish", "look up", "choose",
     "report",
 ]  # fmt: skip
 COMMANDS = [
@@ -126,7 +126,7 @@ def test_one_sees_every_stage_and_at_the_end_the_table_and_what_to_try_next(nigh
     assert [line for line in night.said.splitlines() if line in STAGES] == STAGES
     for what in ("queries in", "asked the teacher", "teacher on gold", "student on gold's tail", "head", "release"):
         assert re.search(rf"^ *{what} ", night.table, re.M), night.table
-    assert night.table.count("\n  stillhouse ") == 3
+    assert night.table.count("\n  stillhouse ") == 4
     assert "Traceback" not in night.said
 
 
@@ -237,7 +237,7 @@ def test_the_report_says_simulated_and_opens_in_a_browser_without_errors(night, 
     page = sorted(night.work.glob("nights/*/report.html"))[-1]
     dom, log = open_in_browser(page, tmp_path / "profile")
     assert "CONSOLE" not in log
-    assert dom.count("<svg ") == 5
+    assert dom.count("<svg ") == 6
     assert "simulated verdicts" in page.read_text()
 
 

@@ -6,8 +6,10 @@ from functools import partial
 import pyarrow.parquet as pq
 import pytest
 
+from evals.item import Item
+from evals.queue import ReviewQueue
 from flows.evaluate import held_out_labels
-from flows.people import LEAST_GOLD, answers_of, gold_of, held_out, verdicts_of
+from flows.people import LEAST_GOLD, answers_of, gold_of, held_out, reviewers_json, verdicts_of
 from flows.publish import head_of, publishable
 from labels.split import split_of
 from student.dataset import build_dataset
@@ -72,16 +74,58 @@ def test_verified_queries_of_the_dev_and_test_split_never_train_nor_are_their_co
     assert all(pair["query"] in trained and pair["chosen"] == roles("tea") != pair["rejected"] for pair in pairs)
 
 
-def test_enough_verified_test_queries_measure_where_no_gold_file_is_given(begin):
-    few = [verdict(number, "right", roles("milk")) for number in range(20)]
+def test_enough_verified_test_queries_of_the_tail_measure_where_no_gold_file_is_given(begin):
     labels = [label(number) for number in range(800)]
+    tail = {one.query for one in labels}
+    few = [verdict(number, "right", roles("milk")) for number in range(20)]
     night = begin(labels, few)
-    assert gold_of(night) == {}
+    assert gold_of(night, [], tail) == {}
     assert held_out_labels(night)
     many = [verdict(number, "right", roles("milk")) for number in range(20, 800)]
     night = begin(labels, many, night="n2")
-    right = gold_of(night)
+    right = gold_of(night, [], tail)
     assert len(right) >= LEAST_GOLD
     assert {split_of(query) for query in right} == {"test"}
+    assert gold_of(night, [], set(list(right)[: LEAST_GOLD - 1])) == {}
     with_file = begin(labels, night="n3", gold={"query 1": "tea"})
-    assert {query: answer.product for query, answer in gold_of(with_file).items()} == {"query 1": "tea"}
+    assert {query: answer.product for query, answer in gold_of(with_file, [], tail).items()} == {"query 1": "tea"}
+
+
+def test_a_query_verified_only_after_it_trained_the_student_does_not_measure(begin):
+    labels = [label(number, query=f"{number * 7919} cow milk") for number in range(800)]
+    night = begin(labels, [verdict(n, "right", roles(), query=labels[n].query) for n in range(800)])
+    right = gold_of(night, [], {one.query for one in labels})
+    trained = list(right)[:10]
+    left = gold_of(night, trained, {one.query for one in labels})
+    assert left
+    assert not set(left) & set(trained)
+
+
+def test_a_query_that_ever_measured_never_trains_though_its_verdict_was_taken_back_or_of_another_task(begin):
+    labels = [label(number) for number in range(40)]
+    night = begin(labels, [verdict(number, "right", roles(), task_version="older") for number in range(20)])
+    queue = ReviewQueue(night.warehouse.said)
+    queue.fill([Item(one, "audit", "tail", 1.0) for one in labels[20:]], "n1")
+    while given := queue.take("ann", 1):
+        queue.submit("ann", given[0].lease, "right", roles())
+    while queue.undo("ann"):
+        pass
+    assert answers_of(night) == []
+    kept = {one.query for one in labels if split_of(one.query) != "train"}
+    assert held_out(night) == kept != set()
+
+
+def test_a_person_outranks_a_later_simulated_verdict_on_a_label_made_anew(begin):
+    said = [
+        verdict(1, "corrected", roles("tea"), query="q"),
+        verdict(2, "right", roles("milk"), query="q", simulated=True, reviewer="simulated"),
+    ]
+    night = begin([label(2, query="q")], said, review__simulated=True)
+    assert [json.loads(one.value)["product"] for one in answers_of(night)] == ["tea"]
+
+
+def test_agreement_is_of_this_task_as_it_is_now(begin):
+    other = [verdict(1, "right", '{"category":"x"}', task="other", reviewer=who) for who in ("ann", "bo")]
+    ours = [verdict(n, "right", roles(f"p{n}"), reviewer=who) for n in (2, 3) for who in ("ann", "bo")]
+    found = reviewers_json(begin([label(1)], [*other, *ours]))
+    assert found["agreement"]["product"]["labels"] == 2

@@ -1,10 +1,11 @@
 import json
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
 import pytest
 
-from flows.review import calibrate, checked_labels, gold_items, held_audit, queue_of, sample_labels
+from flows.review import calibrate, checked_labels, gold_items, held_audit, judge_teacher, queue_of, sample_labels
 from tests.flows import night_by_hand
 from tests.flows.night_by_hand import label, roles, said, verdict
 
@@ -66,10 +67,12 @@ def test_the_sample_is_put_before_people_in_an_order_of_chance_and_read_back_who
     audit = sample_labels(night)
     assert len(audit.sampled) == 60
     assert held_audit(night) == audit
+    first = Counter(one.stratum for one in queue_of(night).items()[:20])
+    assert first.keys() == {one.name for one in audit.strata}  # every stratum from the first verdicts on
     asked = queue_of(night).items()
     assert {one.label.identity for one in asked} == {one.label.identity for one in audit.sampled}
     assert [one.label.identity for one in asked] != sorted(one.label.identity for one in asked)
-    assert 0 < sum(one.overlap for one in asked) < 20  # a tenth
+    assert not any(one.overlap for one in asked)  # there is one reviewer
     assert "60 labels sampled, 60 of them for people to review" in said(night)
 
 
@@ -104,3 +107,34 @@ def test_the_size_follows_from_a_width_or_from_minutes(begin):
     assert len(sample_labels(begin(many, review__minutes=10.0)).sampled) == 50  # at 12 seconds each
     narrow = begin(many, night="n2", review__width=0.05, review__sample=1)
     assert 500 < len(sample_labels(narrow).sampled) < 850
+
+
+def test_a_tenth_goes_to_two_where_there_are_two_reviewers(begin):
+    sample_labels(night := begin([label(number) for number in range(400)], review__reviewers=["ann", "bo"]))
+    assert 10 < sum(one.overlap for one in queue_of(night).items()) < 60
+
+
+def test_a_label_made_anew_is_judged_by_what_people_said_of_its_query_and_not_asked_again(begin):
+    night = begin([label(number) for number in range(100)], review__sample=40, review__active=0)
+    audit = sample_labels(night)
+    queue = queue_of(night)
+    while given := queue.take("ann", 1):
+        queue.submit("ann", given[0].lease, "right", given[0].item.label.value)
+    anew = [
+        label(number, identity=f"anew{number}", value=roles("tea" if number % 2 else "milk"), created="2099")
+        for number in range(100)
+    ]
+    later = begin(anew, night="n2", review__sample=40, review__active=0)
+    assert [one.label.query for one in sample_labels(later).sampled] == [one.label.query for one in audit.sampled]
+    assert queue_of(later).items() == []
+    found = judge_teacher(later, held_audit(later))
+    assert (found.verdicts, found.unreviewed) == (40, 0)
+    assert 0.3 < found.precision < 0.7
+
+
+def test_hidden_items_that_were_judged_make_room_for_others(begin):
+    gold = {f"query {number}": "milk" for number in range(100)}
+    night = begin([label(number) for number in range(200)], gold=gold, review__sample=40, review__gold_share=0.1)
+    first = {one.label.identity for one in gold_items(night, sample_labels(night))}
+    night.warehouse.add_verdicts([verdict(identity.removeprefix("id"), "right", roles()) for identity in first])
+    assert not first & {one.label.identity for one in gold_items(night, held_audit(night))}

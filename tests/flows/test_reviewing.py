@@ -50,9 +50,21 @@ def test_the_secret_is_made_once_for_its_owners_eyes_alone_and_the_environments_
     secret = settings.folder / "review" / "secret"
     assert secret.stat().st_mode & 0o777 == 0o600
     assert sign_in_of(settings).reviewer(token)
-    monkeypatch.setenv("STILLHOUSE_REVIEW_SECRET", "another")
+    monkeypatch.setenv("STILLHOUSE_REVIEW_SECRET", "another that is long enough")
     with pytest.raises(Exception, match="link"):
         sign_in_of(settings).reviewer(token)
+
+
+def test_a_secret_that_anybody_could_guess_signs_nothing(begin, monkeypatch):
+    settings = begin([label(1)]).settings
+    monkeypatch.setenv("STILLHOUSE_REVIEW_SECRET", "short")
+    with pytest.raises(SettingsError, match="has 5 characters; wanted 16 or more"):
+        sign_in_of(settings)
+    monkeypatch.delenv("STILLHOUSE_REVIEW_SECRET")
+    (settings.folder / "review").mkdir()
+    (settings.folder / "review" / "secret").touch()
+    with pytest.raises(SettingsError, match="for a new one"):
+        sign_in_of(settings)
 
 
 def test_the_status_says_how_right_the_teacher_is_and_what_the_gate_still_wants(night):
@@ -85,9 +97,8 @@ def test_verdicts_given_in_another_folder_are_taken_once_and_count_in_the_queue(
     export(night.settings, file, "jsonl")
     before = len(night.warehouse.verdicts())
     done = queue_of(night).progress("ann").done["audit"]
-    night.warehouse.said.path.rename(tmp_path / "away.sqlite")  # as if these had been given elsewhere
-    for ending in ("-wal", "-shm"):
-        night.warehouse.said.path.with_name(night.warehouse.said.path.name + ending).unlink(missing_ok=True)
+    with night.warehouse.said.transaction() as con:
+        con.execute("DELETE FROM verdicts")  # as if these had been given elsewhere
     sample_labels(night)
     assert queue_of(night).progress("ann").done["audit"] == 0
     taken, problems = take_in(night.settings, file)

@@ -23,16 +23,16 @@ if __name__ == "__main__":
 
     from flows.review import sample_labels
     from flows.server import prefect_server
-    from flows.waiting import resuming, suspend
+    from flows.waiting import resuming, suspend, waiting_night
     from tests.flows import night_by_hand
 
     @flow(name="waits")
     def waits(work: str) -> None:
         """As a night does it: what is done is found done when the flow is run again."""
-        number = len(list(Path(work).glob("nights/*"))) + 1
+        again = waiting_night(settings_in(work))
         labels = [night_by_hand.label(number) for number in range(60)]
         changes = {"review__sample": 20, "review__overlap": 0.0, "review__wait_for_people": "1h"}
-        night = night_by_hand.begin(Path(work), labels, night=f"n{number}", **changes)
+        night = night_by_hand.begin(Path(work), labels, night=again or "n1", **changes)
         suspend(night, sample_labels(night))
         (Path(work) / "went_on.txt").write_text(night.id)
 

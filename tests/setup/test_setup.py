@@ -299,7 +299,7 @@ def test_every_package_that_the_code_imports_is_in_a_lock():
 
 def test_the_project_declares_its_packages_and_its_command():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert sorted(project["tool"]["setuptools"]["packages"]) == sorted(ROOMS)
+    assert sorted(project["tool"]["setuptools"]["packages"]) == sorted([*ROOMS, "evals.exchange", "evals.page"])
     assert project["project"]["scripts"] == {"stillhouse": "flows.cli:main"}
     assert project["project"]["license"] == "Apache-2.0"
     assert "Apache License" in (ROOT / "LICENSE").read_text()

@@ -53,9 +53,15 @@ def test_what_people_corrected_outranks_the_teacher(tmp_path):
     ]
     dataset, rows = build(tmp_path, [accepted(query) for query in QUERIES], verdicts)
     assert rows[one] == value("right")
-    assert (rows[two], rows[three]) == (value(two), value(three))
-    assert dataset.corrected == 1
+    assert (rows[two], rows[three]) == (value("as the teacher said"), value(three))
+    assert (dataset.verified, dataset.corrected) == (2, 2)
     assert "elsewhere" not in rows
+
+
+def test_what_people_answered_trains_though_the_label_was_rejected(tmp_path):
+    labels = [*(accepted(query) for query in QUERIES), label("r", query="rejected one", status="rejected")]
+    _, rows = build(tmp_path, labels, [verdict("r", "corrected", value("right"), query="rejected one")])
+    assert rows["rejected one"] == value("right")
 
 
 def test_a_correction_of_a_gold_query_does_not_smuggle_it_in(tmp_path):

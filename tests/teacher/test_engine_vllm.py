@@ -33,6 +33,8 @@ ATTACKS = [
 @pytest.fixture(scope="module")
 def engine():
     prepare(offline=True)
+    import llvmlite.binding  # noqa: F401 - as evals/ppi.py loads it, which vLLM stumbles over
+
     from teacher.engine_vllm import VllmEngine
 
     teacher = load_settings("laptop", {}, {}).teacher
