@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def begin_night(
         check_inputs(settings)
         own.callback(stop_left_behind, work)
         id_ = again or _free_id(work)
-        began = datetime.strptime(id_, ID).replace(tzinfo=UTC)
+        began = datetime.strptime(id_, ID).replace(tzinfo=UTC) + timedelta(seconds=1)  # the end of the second it names
         night = Night(id_, settings, screen, services or own, began)
         night.folder.mkdir(parents=True, exist_ok=bool(again))
         write_text(night.folder / "settings.json", settings.model_dump_json(indent=2, exclude=SECRET))
