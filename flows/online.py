@@ -87,7 +87,9 @@ def mount_review(app: FastAPI, settings: Settings, console: Console) -> None:
     except (StillhouseError, OSError) as error:
         console.print(f"[yellow]no review page:[/] {escape(str(error))}")
         return
-    console.print(f"people review at {address} (their links: stillhouse review links --set review.url={address})")
+    console.print(
+        f"people review at {address} (their links: stillhouse review links --set review.url={address})", soft_wrap=True
+    )
 
 
 def list_releases(settings: Settings) -> list[dict[str, Any]]:
