@@ -10,11 +10,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cache.lookup import Answer, Lookup
 from labels.errors import BusyError, InputError, ServiceError
+from labels.headers import DefaultHeaders
 
 HOST, PORT = "127.0.0.1", 8808
 HEADERS = {
@@ -35,7 +34,7 @@ def create_app(make_lookup: Callable[[], AbstractAsyncContextManager[Lookup]]) -
             yield
 
     app = FastAPI(title="Stillhouse lookup", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_middleware(_Headers)
+    app.add_middleware(DefaultHeaders, headers=HEADERS)
 
     @app.exception_handler(InputError)
     async def refuse(_: Request, error: InputError) -> JSONResponse:
@@ -101,23 +100,3 @@ def _listen(host: str, port: int) -> socket.socket:
     # waits 40 ms for the caller to acknowledge its head.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
-
-
-class _Headers:
-    """Adds the security headers to every answer that has none of its own (a page mounted beside the API has)."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        """Wrap `app`."""
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on; the start of an answer with its headers."""
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        await self.app(scope, receive, send_with_headers)

@@ -50,6 +50,8 @@ CHOICES = (
     ("done = 2 AND wanted = 3", "place"),
     ("done = 0", "place"),
 )
+LAST = """SELECT verdicts.* FROM verdicts JOIN items USING (identity)
+    WHERE reviewer = ? AND withdrawn IS NULL AND NOT simulated ORDER BY created DESC LIMIT 1"""
 FREE = """NOT EXISTS (SELECT 1 FROM leases l WHERE l.identity = items.identity AND l.ends > :moment)
     AND NOT EXISTS (SELECT 1 FROM skips s WHERE s.identity = items.identity AND s.reviewer = :reviewer)
     AND NOT EXISTS (SELECT 1 FROM verdicts v
@@ -184,6 +186,11 @@ class ReviewQueue:
                 if con.execute("SELECT 1 FROM items WHERE identity = ?", (identity,)).fetchone():
                     _count(con, identity)
 
+    def last(self, reviewer: str) -> Verdict | None:
+        """The reviewer's last verdict, which `undo` would take back; None where they gave none."""
+        rows = self.verdicts.read(LAST, (reviewer,))
+        return verdict_of(rows[0]) if rows else None
+
     def undo(self, reviewer: str, meant: str | None = None) -> Given | None:
         """Take the reviewer's last verdict back and give them its label again; None where they gave none.
 
@@ -191,11 +198,7 @@ class ReviewQueue:
         """
         moment = time.time()
         with self.verdicts.transaction() as con:
-            last = con.execute(
-                """SELECT verdicts.* FROM verdicts JOIN items USING (identity)
-                   WHERE reviewer = ? AND withdrawn IS NULL AND NOT simulated ORDER BY created DESC LIMIT 1""",
-                (reviewer,),
-            ).fetchone()
+            last = con.execute(LAST, (reviewer,)).fetchone()
             if last is None or meant not in (None, last["id"]):
                 return None
             con.execute("UPDATE verdicts SET withdrawn = ? WHERE id = ?", (now(), last["id"]))

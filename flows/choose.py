@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evals.active import active_sample
@@ -31,14 +31,15 @@ def choose_active(night: Night, audit: Audit, student: Path) -> int:
     answered = {said.query for said in answers_of(night)} | set(night.gold)
     taken = {one.label.identity for one in audit.sampled} | {said.identity for said in verdicts_of(night)}
     taken |= {one.identity for one in night.labels if one.query in answered}
-    answers = _student(night, student, taken)
+    unsure = _least_sure_first(night)
+    answers = _student(night, student, [one.query for one in unsure if one.identity not in taken])
     chosen = active_sample(
         night.task,
         night.labels,
         traffic={query: traffic for query, (_, traffic) in place.items()},
         last=_earlier(night),
         student=answers,
-        quality=suspects(night.task, _least_sure(night), answers, night.settings.seed),
+        quality=suspects(night.task, unsure[:COMPARED], answers, night.settings.seed),
         known=_known(night),
         size=review.active,
         taken=taken,
@@ -58,26 +59,22 @@ def choose_active(night: Night, audit: Audit, student: Path) -> int:
     return len(active)
 
 
-def _student(night: Night, student: Path, taken: set[str]) -> Mapping[str, Task]:
-    """What the student says of the labels that the teacher is least sure of."""
-    open_ones = [one for one in night.labels if one.status == "accepted" and one.identity not in taken]
-    open_ones.sort(key=lambda one: (min(one.confidence.values(), default=1.0), one.identity))
-    asked = [one.query for one in open_ones[: ASKED_EACH * night.settings.review.active]]
-    if not asked:
-        return {}
-    given, _, _ = student_answers(night, student, sorted(asked))
-    return {query: answer for query, answer in given.items() if answer is not None}
-
-
-def _least_sure(night: Night) -> list[Label]:
-    """The accepted labels, of very many the least sure ones: telling which are contradicted takes time."""
+def _least_sure_first(night: Night) -> list[Label]:
+    """The accepted labels, those first that the teacher is least sure of."""
     accepted = [one for one in night.labels if one.status == "accepted"]
-    return sorted(accepted, key=lambda one: (min(one.confidence.values(), default=1.0), one.identity))[:COMPARED]
+    return sorted(accepted, key=lambda one: (min(one.confidence.values(), default=1.0), one.identity))
+
+
+def _student(night: Night, student: Path, queries: Sequence[str]) -> Mapping[str, Task]:
+    """What the student says of the first of `queries`."""
+    asked = sorted(queries[: ASKED_EACH * night.settings.review.active])
+    given = student_answers(night, student, asked)[0] if asked else {}
+    return {query: answer for query, answer in given.items() if answer is not None}
 
 
 def _earlier(night: Night) -> dict[str, str]:
     """What the label before said, of queries that were labelled anew this night."""
-    with night.warehouse.connect() as con:
+    with night.warehouse.connect(verdicts=False) as con:
         rows = con.execute(
             """SELECT query, arg_max(value, created) FROM labels
                WHERE night < ? AND task = ? AND task_version = ? AND status = 'accepted'
@@ -90,7 +87,7 @@ def _earlier(night: Night) -> dict[str, str]:
 
 def _known(night: Night) -> dict[str, set[str]]:
     """By field the values of earlier nights' labels and of people's answers."""
-    with night.warehouse.connect() as con:
+    with night.warehouse.connect(verdicts=False) as con:
         rows = con.execute(
             "SELECT DISTINCT value FROM labels WHERE night < ? AND task = ? AND status = 'accepted'",
             [night.id, night.task.name],

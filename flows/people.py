@@ -27,14 +27,13 @@ def verdicts_of(night: Night) -> list[Verdict]:
 
 def answers_of(night: Night) -> list[Verdict]:
     """The latest verdict with an answer on each query, whatever label of it was judged; a person's before any simulated."""
-    ordered = sorted(verdicts_of(night), key=lambda said: (not said.simulated, said.created))
-    return list({said.query: said for said in ordered if said.decision != "cant_tell" and said.value}.values())
+    return list(_answers(verdicts_of(night)).values())
 
 
 def verdicts_on(night: Night, labels: Iterable[Label]) -> list[Verdict]:
     """The verdicts on these labels. One that nobody saw, of a query that people answered, is judged by that answer."""
-    said = {one.identity: one for one in verdicts_of(night)}
-    answers = {one.query: one for one in answers_of(night)}
+    verdicts = verdicts_of(night)
+    said, answers = {one.identity: one for one in verdicts}, _answers(verdicts)
     found = []
     for label in labels:
         if verdict := said.get(label.identity):
@@ -44,6 +43,12 @@ def verdicts_on(night: Night, labels: Iterable[Label]) -> list[Verdict]:
             decision: Decision = "right" if same else "corrected"
             found.append(replace(answer, identity=label.identity, draft=label.value, decision=decision))
     return found
+
+
+def _answers(verdicts: Iterable[Verdict]) -> dict[str, Verdict]:
+    """By query the verdict that answers it."""
+    ordered = sorted(verdicts, key=lambda said: (not said.simulated, said.created))
+    return {said.query: said for said in ordered if said.decision != "cant_tell" and said.value}
 
 
 def held_out(night: Night) -> set[str]:

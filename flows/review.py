@@ -120,9 +120,14 @@ def queue_of(night: Night) -> ReviewQueue:
     return ReviewQueue(night.warehouse.said)
 
 
+def judgement_of(night: Night, audit: Audit) -> Judgement | None:
+    """What the verdicts given so far say of the audit; None where none decides anything."""
+    return judge(audit, verdicts_on(night, (one.label for one in audit.sampled)), night.task)
+
+
 def judge_teacher(night: Night, audit: Audit) -> Judgement | None:
     """How right the teacher's labels are by the verdicts on the audit, with intervals; None without verdicts."""
-    judgement = judge(audit, verdicts_on(night, (one.label for one in audit.sampled)), night.task)
+    judgement = judgement_of(night, audit)
     if judgement:
         simulated = "simulated " if judgement.simulated else ""
         figures = f"{judgement.precision:.3f} [{judgement.low:.3f}, {judgement.high:.3f}]"

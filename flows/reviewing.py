@@ -18,13 +18,13 @@ from evals.exchange.argilla import argilla_records, argilla_settings
 from evals.exchange.jsonl import jsonl
 from evals.exchange.label_studio import label_studio_config, label_studio_tasks
 from evals.exchange.read import read_verdicts
-from evals.judge import judge, more_verdicts
+from evals.judge import more_verdicts
 from evals.page.app import create_app
 from evals.page.guard import LOOPBACK
 from evals.page.sign_in import SignIn
 from flows.night import Night
-from flows.people import reviewers_json, verdicts_on
-from flows.review import AUDIT, held_audit, queue_of
+from flows.people import reviewers_json
+from flows.review import AUDIT, held_audit, judgement_of, queue_of
 from flows.screen import Screen
 from flows.settings import Settings
 from labels.errors import InputError, SettingsError
@@ -68,9 +68,9 @@ def reviewers_of(settings: Settings) -> list[str]:
         return ["reviewer"]
 
 
-def links(settings: Settings, base: str | None = None) -> list[dict[str, str]]:
-    """Every reviewer's own link to the page at `base` (by default the address in the settings)."""
-    sign_in, base = sign_in_of(settings), base or settings.review.address
+def links(settings: Settings) -> list[dict[str, str]]:
+    """Every reviewer's own link to the page at the address in the settings."""
+    sign_in, base = sign_in_of(settings), settings.review.address
     return [
         {"reviewer": name, "link": f"{base}/sign-in?token={sign_in.token(name)}"} for name in reviewers_of(settings)
     ]
@@ -85,17 +85,12 @@ def review_app(settings: Settings) -> FastAPI:
 
 
 def serve_review(settings: Settings, run: Callable[[FastAPI, str, int], None]) -> None:
-    """Serve the page until stopped."""
+    """Print each reviewer's link, and serve the page until stopped."""
     app = review_app(settings)
-    show_links(settings)
-    run(app, settings.review.host, settings.review.port)
-
-
-def show_links(settings: Settings, base: str | None = None) -> None:
-    """Print each reviewer's link; whoever has it signs in as them."""
     console = Console(stderr=True, highlight=False)
-    for one in links(settings, base):
+    for one in links(settings):  # whoever has a link signs in by it
         console.print(f"{one['reviewer']} reviews at {one['link']}", soft_wrap=True)
+    run(app, settings.review.host, settings.review.port)
 
 
 def status(settings: Settings) -> dict[str, Any]:
@@ -103,12 +98,10 @@ def status(settings: Settings) -> dict[str, Any]:
     night = last_night(settings)
     queue, threshold = queue_of(night), settings.gate.teacher_precision
     progress = queue.progress()
-    audit = held_audit(night)
-    judgement = judge(audit, verdicts_on(night, (one.label for one in audit.sampled)), night.task)
+    judgement = judgement_of(night, held_audit(night))
     found: dict[str, Any] = {"night": night.id}
-    for part, wanted in sorted(progress.wanted.items()):
-        found[part] = f"{progress.done[part]:,} of {wanted:,} verdicts" if part != "gold" else None
-    found = {name: value for name, value in found.items() if value is not None}
+    shown = {part: wanted for part, wanted in sorted(progress.wanted.items()) if part != "gold"}
+    found |= {part: f"{progress.done[part]:,} of {wanted:,} verdicts" for part, wanted in shown.items()}
     found["left"] = f"{progress.left:,} verdicts, about {progress.minutes_left:.0f} minutes for one reviewer"
     if judgement is None:
         return found | {"teacher": "no verdicts yet"}
@@ -116,10 +109,12 @@ def status(settings: Settings) -> dict[str, Any]:
     simulated = "simulated " if judgement.simulated else ""
     found["teacher"] = f"{figures} by {judgement.verdicts:,} {simulated}verdicts"
     more = more_verdicts(judgement, threshold)
-    found["gate"] = {
-        None: f"wants {threshold:.1%}, more than the estimate: no number of verdicts would do",
-        0: f"passes its {threshold:.1%}",
-    }.get(more, f"wants {threshold:.1%}: {more:,} more verdicts at this rate would do" if more else "")
+    if more is None:
+        found["gate"] = f"wants {threshold:.1%}, more than the estimate: no number of verdicts would do"
+    elif more:
+        found["gate"] = f"wants {threshold:.1%}: {more:,} more verdicts at this rate would do"
+    else:
+        found["gate"] = f"passes its {threshold:.1%}"
     return found | reviewers_json(night)
 
 

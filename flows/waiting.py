@@ -13,11 +13,9 @@ from uuid import UUID
 
 from rich.markup import escape
 
-from evals.judge import judge
 from evals.sample import Audit
 from flows.night import Night
-from flows.people import verdicts_on
-from flows.review import held_audit
+from flows.review import held_audit, judgement_of
 from flows.screen import Screen
 from flows.settings import Settings
 from labels.files import read_json, write_json
@@ -33,7 +31,7 @@ def reviewed(night: Night, audit: Audit) -> bool:
 
     Half, since an interval looked at after every verdict until it happens to pass would promise less than it says.
     """
-    judgement = judge(audit, verdicts_on(night, (one.label for one in audit.sampled)), night.task)
+    judgement = judgement_of(night, audit)
     if judgement is None or judgement.unreviewed == 0:
         return judgement is not None or not audit.sampled
     enough = 2 * judgement.unreviewed <= len(audit.sampled) and not judgement.missing

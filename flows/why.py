@@ -21,7 +21,7 @@ def why(night: Night, text: str) -> dict[str, Any]:
     if not query:
         raise InputError('wanted a query, such as: stillhouse label --why "oat milk"')
     finder, _ = open_finder(night)
-    with night.warehouse.connect() as con:
+    with night.warehouse.connect(verdicts=False) as con:
         seen = con.execute(
             "SELECT converted FROM queries WHERE query = ? ORDER BY night DESC LIMIT 1", [query]
         ).fetchone()

@@ -52,10 +52,11 @@ class Verdicts:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self._kept is None:  # the last connection that is closed writes the whole log back, which takes 5 ms
             with full_disk_is_an_os_error(self.path):
-                self._kept = self._connect()
+                kept = self._connect()
+                for statement in SCHEMA:
+                    kept.execute(statement)
+                self._kept = kept
         with full_disk_is_an_os_error(self.path), closing(self._connect()) as con:
-            for statement in SCHEMA:
-                con.execute(statement)
             con.execute("BEGIN IMMEDIATE")
             try:
                 yield con

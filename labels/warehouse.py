@@ -100,12 +100,12 @@ class Warehouse:
 
     def identities(self) -> set[str]:
         """The identities of all labels held: what need not be asked again."""
-        return {row[0] for row in self.connect().execute("SELECT identity FROM labels").fetchall()}
+        return {row[0] for row in self.connect(verdicts=False).execute("SELECT identity FROM labels").fetchall()}
 
     def labels(self, identities: Iterable[str]) -> list[Label]:
         """The labels of these identities, in their order; unknown ones are left out."""
         wanted = list(identities)
-        with self.connect() as con:
+        with self.connect(verdicts=False) as con:
             con.register("wanted", pa.table({"identity": wanted}))
             table = con.sql("SELECT l.* FROM labels l SEMI JOIN wanted w USING (identity)").to_arrow_table()
         found = {row["identity"]: _label(row) for row in table.to_pylist()}
@@ -115,10 +115,11 @@ class Warehouse:
         """One verdict a label, oldest first: what counts of all that was said of it (`labels.verdicts.settle`)."""
         return self.said.settled()
 
-    def connect(self) -> duckdb.DuckDBPyConnection:
-        """An in-memory DuckDB with the views `labels`, `verdicts` and `queries`."""
+    def connect(self, verdicts: bool = True) -> duckdb.DuckDBPyConnection:
+        """An in-memory DuckDB with the views `labels` and `queries`, and `verdicts`, which are read for it at once."""
         con = duckdb.connect()
-        con.register("verdicts", pa.Table.from_pylist([_row(verdict) for verdict in self.said.all()], VERDICTS))
+        if verdicts:
+            con.register("verdicts", pa.Table.from_pylist([_row(verdict) for verdict in self.said.all()], VERDICTS))
         for name, schema in FILES.items():
             con.register(f"no_{name}", schema.empty_table())
             files = sorted(str(path) for path in (self.folder / name).glob("*.parquet"))

@@ -86,7 +86,7 @@ def statuses(path: Path, warehouse: Warehouse, task: type[Task], night: str) -> 
 
 
 def _joined(path: Path, warehouse: Warehouse) -> duckdb.DuckDBPyConnection:
-    con = warehouse.connect()
+    con = warehouse.connect(verdicts=False)
     con.execute(f"SET memory_limit = '{MEMORY}'")
     con.execute("SET temp_directory = ?", [str(path.parent / "tmp")])
     con.execute("SET preserve_insertion_order = false; SET threads = 1")

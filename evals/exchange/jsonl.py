@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from evals.exchange.said import Problem, checked
+from evals.exchange.said import Problem, checked, unreadable
 from evals.item import Item, item_of
 from labels.records import Verdict
 from labels.task import Task
@@ -52,8 +52,7 @@ def read_line(
         try:
             verdict = _VERDICT.validate_python(one)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            yield Problem("unreadable", place, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+            yield unreadable(place, error)
             continue
         if verdict.identity != label.get("identity"):
             yield Problem("contradicts itself", place, f"is of label {verdict.identity!r}, its line of another")

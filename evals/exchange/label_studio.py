@@ -19,7 +19,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from pydantic import BaseModel, Field, ValidationError
 
 from evals.exchange.jsonl import grouped
-from evals.exchange.said import Problem, checked, moment, verdict_id
+from evals.exchange.said import Problem, checked, moment, unreadable, verdict_id
 from evals.exchange.stamp import returned, stamp
 from evals.fields import fields_of, values_by_field
 from evals.item import Item
@@ -190,8 +190,7 @@ def read_task(
         try:
             annotation = _Annotation.model_validate(given)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            yield Problem("unreadable", place.where, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+            yield unreadable(place.where, error)
             continue
         if annotation.was_cancelled:
             yield Problem("no verdict", place.where, "was skipped in Label Studio")

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
+from pydantic import ValidationError
+
 from evals.item import Item
 from labels.errors import InputError
 from labels.files import digest
@@ -47,6 +49,12 @@ class Imported:
     def counts(self) -> dict[str, int]:
         """How many problems there are of each kind, the most frequent first."""
         return dict(Counter(problem.kind for problem in self.problems).most_common())
+
+
+def unreadable(where: str, error: ValidationError) -> Problem:
+    """What is wrong with a record's form: the first thing that pydantic found."""
+    first = error.errors(include_url=False)[0]
+    return Problem("unreadable", where, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
 
 
 def verdict_id(tool: str, identity: str, author: str, verdict: Verdict, when: str) -> str:

@@ -16,13 +16,14 @@ from starlette.datastructures import FormData
 
 from evals.page.answer import AnswerError, read_answer
 from evals.page.fault import FAULTS, status_of, words_of
-from evals.page.guard import LOOPBACK, Guard
+from evals.page.guard import HEADERS, LOOPBACK, Guard
 from evals.page.html import Html
 from evals.page.request import RefusedError, read_form, root, seconds, sent, text, wants_json
 from evals.page.show import Values, allowed, changes, show
 from evals.page.sign_in import SESSION_HOURS, Session, SignIn, SignInError
 from evals.queue import Given, ReviewQueue
 from labels.errors import LeaseError
+from labels.headers import DefaultHeaders
 from labels.records import Decision
 from labels.task import Task
 
@@ -46,6 +47,7 @@ def create_app(queue: ReviewQueue, task: type[Task], sign_in: SignIn, hosts: Seq
     page = Page(queue, task, sign_in)
     app = FastAPI(title="Stillhouse review", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, hosts=LOOPBACK if hosts is None else hosts)
+    app.add_middleware(DefaultHeaders, headers=HEADERS)  # the outer one: what the guard refuses has them too
     for fault in FAULTS:
         app.add_exception_handler(fault, page.fault)
     for path, answer in (("/", page.home), ("/recent", page.recent), ("/sign-in", page.enter), ("/session", page.who)):
@@ -193,9 +195,9 @@ class Page:
         }
 
     def _last(self, session: Session) -> str:
-        """The id of the reviewer's last verdict, "" for none."""
-        given = self.queue.recent(session.reviewer)
-        return given[0][0].id if given else ""
+        """The id of the verdict that an undo would take back, "" for none."""
+        last = self.queue.last(session.reviewer)
+        return last.id if last else ""
 
     def _session(self, request: Request) -> Session:
         return self.sign_in.session(request.cookies.get(COOKIE))

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 POLICY = (
@@ -22,7 +22,7 @@ HEADERS = {
 
 
 class Guard:
-    """Answers only under the names in `hosts`, and adds the security headers that an answer does not set itself.
+    """Answers only under the names in `hosts`.
 
     A page of a stranger whose own name was made to lead here (DNS rebinding) gets 421 and nothing else.
     """
@@ -32,22 +32,12 @@ class Guard:
         self.app, self.hosts = app, frozenset(host.lower() for host in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on that comes by an allowed name; the start of an answer with its headers."""
-        if scope["type"] != "http":
+        """Pass everything on that comes by an allowed name."""
+        host = Headers(scope=scope).get("host", "") if scope["type"] == "http" else None
+        if host is None or _name(host) in self.hosts:
             return await self.app(scope, receive, send)
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        host = Headers(scope=scope).get("host", "")
-        if _name(host) in self.hosts:
-            return await self.app(scope, receive, send_with_headers)
         words = f"The review page is not served under the name {host!r}. Allowed: {', '.join(sorted(self.hosts))}.\n"
-        return await PlainTextResponse(words, 421)(scope, receive, send_with_headers)
+        return await PlainTextResponse(words, 421)(scope, receive, send)
 
 
 def _name(host: str) -> str:
