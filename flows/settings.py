@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from flows.section import Section
+from flows.student_settings import EvaluateSettings, GateSettings, StudentSettings
 from labels.errors import SettingsError
 from labels.task import Task
 
@@ -22,12 +24,6 @@ ENVIRONMENT = "STILLHOUSE_"
 SECRETS = ("STILLHOUSE_TEACHER_KEY", "STILLHOUSE_REVIEW_SECRET")
 """Read where they are needed, and by no one else: settings are written into every night."""
 DEFAULT_WORK = "stillhouse-data"
-
-
-class Section(BaseModel):
-    """Base of every section."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 class LogSettings(Section):
@@ -129,28 +125,6 @@ class TeacherSettings(Section):
         return self
 
 
-class StudentSettings(Section):
-    """The student's base and LoRA recipe; `server` becomes `vllm serve` options."""
-
-    base: str
-    revision: str | None = None
-    rank: int = Field(32, ge=1)
-    alpha: int = Field(64, ge=1)
-    target_modules: str | list[str] = "all-linear"
-    modules_to_save: list[str] | None = None
-    learning_rate: float = Field(2e-4, gt=0)
-    epochs: int = Field(2, ge=1)
-    batch: int = Field(16, ge=1)
-    accumulate: int = Field(1, ge=1)
-    max_length: int = Field(512, ge=32)
-    dtype: str = Field("bfloat16", pattern="^(bfloat16|float16|float32)$")
-    quantise_base: bool = False
-    gradient_checkpointing: bool = True
-    max_tokens: int = Field(64, ge=8)
-    start_seconds: float = Field(600, gt=0)
-    server: dict[str, str | int | float | bool] = {}
-
-
 class ReviewSettings(Section):
     """What people verify, and the page they do it on.
 
@@ -197,15 +171,6 @@ class ReviewSettings(Section):
         return (self.url or f"http://{host}:{self.port}").rstrip("/")
 
 
-class GateSettings(Section):
-    """What a night must reach to publish."""
-
-    teacher_precision: float = Field(0.85, ge=0, le=1)
-    teacher_f1: float = Field(0.85, ge=0, le=1)
-    student_ratio: float = Field(0.9, ge=0, le=1)
-    max_invalid: float = Field(0.001, ge=0, le=1)
-
-
 class CacheSettings(Section):
     """The head and its Redis; without a URL the profile starts a redis-server of its own."""
 
@@ -242,6 +207,7 @@ class Settings(Section):
     teacher: TeacherSettings
     student: StudentSettings
     review: ReviewSettings = ReviewSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
     gate: GateSettings = GateSettings()
     cache: CacheSettings = CacheSettings()
     serve: ServeSettings = ServeSettings()

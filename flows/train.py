@@ -12,7 +12,8 @@ from flows.people import answers_of, held_out
 from labels.files import read_manifest
 from student.dataset import build_dataset, read_dataset
 from student.merge import merge
-from student.train import Recipe, train_adapter
+from student.recipe import Recipe
+from student.train import train_adapter
 
 PARITY_QUERIES = 64
 

@@ -9,7 +9,8 @@ from labels.errors import ParityError
 from labels.files import digest, fresh_folder, read_manifest, write_manifest
 from labels.prompt import messages
 from labels.task import Task
-from student.train import Recipe, load_base
+from student.base import load_base
+from student.recipe import Recipe
 
 MERGE_BOUND = 1e-3
 """Largest |Δlogit| allowed between adapter and merged model, both float32 (measured: 3e-6)."""

@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +11,12 @@ from labels.files import digest, read_manifest, write_manifest, write_text
 from labels.models import model_identity
 from labels.prompt import messages
 from labels.task import Task
+from student.base import load_base
 from student.dataset import read_dataset
 from student.preflight import check_batches
+from student.recipe import Recipe
 
 PREFLIGHT_BATCHES = 4
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a student is trained; everything here is part of the adapter's identity."""
-
-    base: str
-    revision: str | None
-    rank: int
-    alpha: int
-    target_modules: str | list[str]
-    modules_to_save: list[str] | None
-    learning_rate: float
-    epochs: int
-    batch: int
-    accumulate: int
-    max_length: int
-    dtype: str
-    quantise_base: bool
-    gradient_checkpointing: bool
-    seed: int
 
 
 def adapter_folder(recipe: Recipe, dataset: Path, root: Path) -> Path:
@@ -128,29 +109,6 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)  # the losses are kept in the adapter's folder
     return trainer
-
-
-def load_base(recipe: Recipe, dtype: str | None = None) -> tuple[Any, Any]:
-    """The base model and its tokenizer; in 4-bit NF4 where the recipe quantises it (QLoRA)."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-
-    precision = getattr(torch, dtype or recipe.dtype)
-    quantisation = None
-    if recipe.quantise_base and dtype is None:
-        quantisation = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=precision,
-            bnb_4bit_use_double_quant=True,
-        )
-    model = AutoModelForCausalLM.from_pretrained(
-        recipe.base, revision=recipe.revision, dtype=precision, quantization_config=quantisation, use_safetensors=True
-    )
-    tokenizer = AutoTokenizer.from_pretrained(recipe.base, revision=recipe.revision)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
 
 
 def _callback(progress: Callable[[int], None]) -> Any:  # noqa: ANN401 - a transformers.TrainerCallback

@@ -17,9 +17,10 @@ from labels.files import MANIFEST, read_manifest
 from labels.models import model_identity
 from labels.prompt import messages
 from labels.semantic_roles import SemanticRoles
+from student.base import load_base
 from student.dataset import read_dataset
 from student.merge import MERGE_BOUND, SAME_ANSWERS, merge
-from student.train import adapter_folder, load_base
+from student.train import adapter_folder
 from tests.student.training import ENVIRONMENT, recipe, shop_dataset, train
 
 ROWS = 150

@@ -11,7 +11,8 @@ from demo.shop import make_shop
 from flows.settings import ROOT
 from labels.semantic_roles import SemanticRoles
 from student.dataset import build_dataset
-from student.train import Recipe, train_adapter
+from student.recipe import Recipe
+from student.train import train_adapter
 from tests.labels.shop import label
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
@@ -22,7 +23,7 @@ def recipe(epochs=1, **other):
         "base": str(ROOT / "demo/models/student-base"), "revision": None, "rank": 8, "alpha": 16,
         "target_modules": "all-linear", "modules_to_save": ["embed_tokens"], "learning_rate": 4e-3, "epochs": epochs,
         "batch": 16, "accumulate": 1, "max_length": 512, "dtype": "float32", "quantise_base": False,
-        "gradient_checkpointing": False, "seed": 0,
+        "gradient_checkpointing": False, "packing": False, "share_prefix": False, "order": "shuffled", "seed": 0,
     }  # fmt: skip
     return Recipe(**given | other)
 
