@@ -120,7 +120,7 @@ def trained_on(night: Night, student: Path) -> list[str]:
     """The queries that a student learnt from."""
     adapter = night.work / "adapters" / str((read_manifest(student) or {})["adapter"])
     dataset = night.work / "datasets" / str((read_manifest(adapter) or {})["dataset"])
-    return [query for query, _ in read_dataset(dataset)]
+    return [row.query for row in read_dataset(dataset)]
 
 
 def teacher_answers(night: Night) -> dict[str, Task | None]:

@@ -42,7 +42,7 @@ def train_student(night: Night) -> Path:
 
         adapter, trained = train_adapter(night.task, recipe, dataset.folder, night.work / "adapters", progress)
         progress(steps)
-    queries = [query for query, _ in read_dataset(dataset.folder)[:PARITY_QUERIES]]
+    queries = [row.query for row in read_dataset(dataset.folder)[:PARITY_QUERIES]]
     model, merged = merge(night.task, recipe, adapter, queries, night.work / "students")
     parity = (read_manifest(model) or {})["parity"]
     difference = f"max logit difference {parity['max_logit_difference']:.1g}"

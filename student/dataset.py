@@ -14,6 +14,7 @@ from labels.files import digest, fresh_folder, read_manifest, write_manifest, wr
 from labels.records import Label, Verdict
 from labels.task import Task
 from student.preferences import preference_pairs
+from student.rows import Row
 
 NEAR = 90.0
 """Two queries are near-duplicates from this ratio on (0 to 100), their words sorted or their spaces left out: words
@@ -87,10 +88,9 @@ def _table(names: Sequence[str], rows: Sequence[tuple[str, ...]]) -> pa.Table:
     return pa.table([pa.array(column, pa.string()) for column in columns], names=list(names))
 
 
-def read_dataset(folder: Path) -> list[tuple[str, str]]:
-    """The (query, value) rows of a finished dataset."""
-    table = pq.read_table(folder / "train.parquet")
-    return list(zip(table["query"].to_pylist(), table["value"].to_pylist(), strict=True))
+def read_dataset(folder: Path) -> list[Row]:
+    """The rows of a finished dataset."""
+    return [Row(**row) for row in pq.read_table(folder / "train.parquet").to_pylist()]
 
 
 def near_duplicates(queries: Sequence[str], against: Sequence[str]) -> list[bool]:

@@ -35,7 +35,7 @@ def train_adapter(
     if read_manifest(folder):
         return folder, False
     folder.mkdir(parents=True, exist_ok=True)
-    rows = dict(read_dataset(dataset))
+    rows = {row.query: row.value for row in read_dataset(dataset)}
     trainer = _trainer(task, recipe, rows, folder / "checkpoints", progress)
     batches = itertools.islice(iter(trainer.get_train_dataloader()), PREFLIGHT_BATCHES)
     checked = check_batches(batches, trainer.processing_class, task, rows)

@@ -25,7 +25,7 @@ def accepted(query) -> Label:
 
 def build(tmp_path, labels, verdicts=(), gold=()):
     dataset = build_dataset(SemanticRoles, labels, verdicts, gold, tmp_path)
-    return dataset, dict(read_dataset(dataset.folder))
+    return dataset, {row.query: row.value for row in read_dataset(dataset.folder)}
 
 
 def test_gold_and_whatever_resembles_it_never_trains(tmp_path):

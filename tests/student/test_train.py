@@ -51,7 +51,7 @@ def trained(dataset, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def queries(dataset):
-    return [query for query, _ in read_dataset(dataset)[:16]]
+    return [row.query for row in read_dataset(dataset)[:16]]
 
 
 def losses(folder):
