@@ -5,7 +5,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from flows.section import Section
-from student.recipe import Order
+
+Order = Literal["shuffled", "easy_to_hard"]
 
 
 class DataSettings(Section):
