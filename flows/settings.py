@@ -110,7 +110,7 @@ class TeacherSettings(Section):
     samples: int = Field(1, ge=1, le=64)
     temperature: float = Field(0.7, gt=0, le=2)
     flip_sample: int = Field(200, ge=0)
-    engine: dict[str, str | int | float | bool] = {}
+    engine: dict[str, str | int | float | bool] = Field({})
     url: str | None = None
     concurrency: int = Field(64, ge=1)
     deadline_seconds: float = Field(120, gt=0)
@@ -143,7 +143,7 @@ class ReviewSettings(Section):
     overlap: float = Field(0.1, ge=0, le=1)
     gold_share: float = Field(0.05, ge=0, le=0.5)
     wait_for_people: str | None = Field(None, pattern=r"^[1-9]\d*[smhd]$")
-    reviewers: list[str] = []
+    reviewers: list[str] = Field([])
     link_days: int = Field(30, ge=1)
     host: str = "127.0.0.1"
     port: int = Field(8018, ge=1, le=65535)

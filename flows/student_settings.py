@@ -116,9 +116,9 @@ class StudentSettings(Section):
     accelerate: str | None = None
     max_tokens: int = Field(64, ge=8)
     start_seconds: float = Field(600, gt=0)
-    quantised: list[Literal["fp8", "int8"]] = []
+    quantised: list[Literal["fp8", "int8"]] = Field([])
     keep: int = Field(5, ge=0)
-    server: dict[str, str | int | float | bool] = {}
+    server: dict[str, str | int | float | bool] = Field({})
     data: DataSettings = DataSettings()
     pretrain: PretrainSettings = PretrainSettings()
     dpo: DpoSettings = DpoSettings()
@@ -137,7 +137,7 @@ class EvaluateSettings(Section):
     general instruction rows with their answers, asked of the base and of the student (what it forgot).
     """
 
-    concurrency: list[int] = [1, 8, 64]
+    concurrency: list[int] = Field([1, 8, 64])
     requests: int = Field(200, ge=1)
     general: str | None = None
 
