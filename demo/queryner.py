@@ -1,14 +1,22 @@
-"""Real queries for Stillhouse: QueryNER's gold, held out for measuring. The log is QueryNER's own file.
+"""Real queries for Stillhouse: QueryNER's right answers, some to learn from and some held out for measuring.
 
     python -m demo.queryner TRAIN.jsonl FOLDER
     stillhouse night --log TRAIN.jsonl --set gold.path=FOLDER/gold.jsonl --catalogue …
 
+    python -m demo.queryner TRAIN.jsonl FOLDER --test DEV.jsonl
+    stillhouse train --task demo.queryner_tasks:QueryNer --data FOLDER/spans/train.jsonl --holdout FOLDER/spans/test.jsonl
+
 QueryNER (Palen-Michel et al., LREC-COLING 2024) marks 17 kinds of span in real Amazon queries, token by token (BIO).
+
 FOLDER gets gold.jsonl: query, product, brand and attributes, for every fifth distinct query by a stable hash. Those are
 held out, so they never train. TRAIN.jsonl is the log as it is (column `query`, a row an event) and is copied nowhere.
-
 The 17 kinds collapse to three slots: core_product_type and product_name are the product, creator is the brand, and
 every other kind is an attribute. Spans of one product or brand are joined by a space in the order of the query.
+
+With --test it also gets spans/ and collapsed/: train.jsonl, dev.jsonl and test.jsonl each, the query and the fields of
+the tasks in demo/queryner_tasks.py. The test is DEV.jsonl whole; dev is a tenth of TRAIN.jsonl, by the hash that splits
+what people verify, to tune on; train is the rest. What equals or is nearly a query of the test is in neither of the
+other two, what is nearly one of dev is not in train (invariant 6); the command says how many those were.
 """
 
 import argparse
@@ -17,14 +25,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from demo.queryner_tasks import QueryNer, QueryNerCollapsed
 from labels.errors import InputError, StillhouseError
 from labels.files import digest, write_text
 from labels.normalise import normalise
 from labels.semantic_roles import SemanticRoles
+from labels.split import split_of
+from labels.task import Task
+from student.dataset import near_duplicates
 
 PRODUCT = ("core_product_type", "product_name")
 BRAND = ("creator",)
 HELD_OUT = 5
+
+Spans = Sequence[tuple[str, str]]
 
 
 class Counts(NamedTuple):
@@ -34,38 +48,66 @@ class Counts(NamedTuple):
     gold: int
 
 
+class Parts(NamedTuple):
+    """Distinct queries by part, and how many of the training file are in none: equal to a test query, or nearly one of
+    the test's or of dev's.
+    """
+
+    train: int
+    dev: int
+    test: int
+    equal: int
+    near: int
+
+
 def write_gold(train: Path, folder: Path) -> Counts:
     """Write `folder`/gold.jsonl from a QueryNER file. Raises InputError where the file is not QueryNER's.
 
     Where a query comes twice its first annotation counts.
     """
-    gold: dict[str, SemanticRoles] = {}
-    for place, line in _lines(train):
+    annotated = read_spans(train)
+    gold = {query: semantic_roles(found) for query, found in annotated.items() if held_out(query)}
+    _write(folder / "gold.jsonl", gold)
+    return Counts(len(annotated), len(gold))
+
+
+def write_parts(train: Path, test: Path, folder: Path) -> Parts:
+    """Write train.jsonl, dev.jsonl and test.jsonl for both tasks, under `folder`/spans and `folder`/collapsed.
+
+    Raises InputError where a file is not QueryNER's.
+    """
+    annotated, measuring = read_spans(train), read_spans(test)
+    fresh = [query for query in annotated if query not in measuring]
+    apart = _not_near(fresh, sorted(measuring))
+    dev = [query for query in apart if split_of(query) == "dev"]
+    learning = _not_near([query for query in apart if split_of(query) != "dev"], dev)
+    for name, answer in (("spans", all_kinds), ("collapsed", three_kinds)):
+        parts = {"train": (learning, annotated), "dev": (dev, annotated), "test": (measuring, measuring)}
+        for part, (queries, given) in parts.items():
+            _write(folder / name / f"{part}.jsonl", {query: answer(given[query]) for query in queries})
+    left = len(fresh) - len(learning) - len(dev)
+    return Parts(len(learning), len(dev), len(measuring), len(annotated) - len(fresh), left)
+
+
+def read_spans(path: Path) -> dict[str, list[tuple[str, str]]]:
+    """The (kind, text) spans of each query, in normal form and in the query's order, from a QueryNER file.
+
+    Where a query comes twice its first annotation counts. Raises InputError where the file is not QueryNER's.
+    """
+    found: dict[str, list[tuple[str, str]]] = {}
+    for place, line in _lines(path):
         try:
             row = json.loads(line)
-            query, answer = normalise(row["query"]), collapse(row["tokens"], row["labels"])
+            query, marked = normalise(row["query"]), spans(row["tokens"], row["labels"])
+            found.setdefault(query, [(_known(kind), normalise(text)) for kind, text in marked])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"the queries {train}, line {place}: wanted QueryNER's query, tokens and labels (one B-, I- or O a token), "
+                f"the queries {path}, line {place}: wanted QueryNER's query, tokens and labels (one B-, I- or O a token), "
                 f"got {type(error).__name__}: {error}"
             ) from None
-        gold.setdefault(query, answer)
-    if not gold:
-        raise InputError(f"the queries {train} are empty; wanted at least one line")
-    rows = [{"query": query, **answer.model_dump()} for query, answer in gold.items() if held_out(query)]
-    write_text(folder / "gold.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return Counts(len(gold), len(rows))
-
-
-def collapse(tokens: Sequence[str], labels: Sequence[str]) -> SemanticRoles:
-    """The slots of one annotated query, in normal form."""
-    products: list[str] = []
-    brands: list[str] = []
-    attributes: list[str] = []
-    for kind, text in spans(tokens, labels):
-        slot = products if kind in PRODUCT else brands if kind in BRAND else attributes
-        slot.append(text)
-    return SemanticRoles(product=" ".join(products), brand=" ".join(brands), attributes=attributes).normalised()
+    if not found:
+        raise InputError(f"the queries {path} are empty; wanted at least one line")
+    return found
 
 
 def spans(tokens: Sequence[str], labels: Sequence[str]) -> list[tuple[str, str]]:
@@ -84,30 +126,74 @@ def spans(tokens: Sequence[str], labels: Sequence[str]) -> list[tuple[str, str]]
     return [(kind, " ".join(words)) for kind, words in found]
 
 
+def semantic_roles(found: Spans) -> SemanticRoles:
+    """The built-in task's slots."""
+    products = [text for kind, text in found if kind in PRODUCT]
+    brands = [text for kind, text in found if kind in BRAND]
+    others = [text for kind, text in found if kind not in PRODUCT + BRAND]
+    return SemanticRoles(product=" ".join(products), brand=" ".join(brands), attributes=others).normalised()
+
+
+def all_kinds(found: Spans) -> QueryNer:
+    """Each of the 17 kinds apart."""
+    return QueryNer(**{name: [text for kind, text in found if kind == name] for name in QueryNer.model_fields})
+
+
+def three_kinds(found: Spans) -> QueryNerCollapsed:
+    """The same spans under three kinds."""
+    return QueryNerCollapsed(
+        product_type=[text for kind, text in found if kind in PRODUCT],
+        brand=[text for kind, text in found if kind in BRAND],
+        attribute=[text for kind, text in found if kind not in PRODUCT + BRAND],
+    )
+
+
 def held_out(query: str) -> bool:
     """Whether a query (in normal form) measures and so may never train: one in five, by its hash."""
     return int(digest("queryner", query), 16) % HELD_OUT == 0
 
 
-def _lines(train: Path) -> Iterator[tuple[int, str]]:
+def _known(kind: str) -> str:
+    if kind not in QueryNer.model_fields:
+        raise ValueError(f"there is no kind {kind!r}; wanted one of {', '.join(QueryNer.model_fields)}")
+    return kind
+
+
+def _not_near(queries: Sequence[str], against: Sequence[str]) -> list[str]:
+    close = near_duplicates(queries, against)
+    return [query for query, near in zip(queries, close, strict=True) if not near]
+
+
+def _write(path: Path, answers: dict[str, Task]) -> None:
+    rows = [{"query": query, **answer.normalised().model_dump()} for query, answer in answers.items()]
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        with train.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8") as file:
             yield from ((place, line) for place, line in enumerate(file, 1) if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the queries {train} can't be read: {error}") from None
+        raise InputError(f"the queries {path} can't be read: {error}") from None
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Write gold.jsonl, Stillhouse's held-out gold, from a QueryNER file.")
+    parser = argparse.ArgumentParser(description="Write QueryNER's right answers as Stillhouse reads them.")
     parser.add_argument("train", type=Path, help="QueryNER's train.jsonl; it is also the log")
-    parser.add_argument("folder", type=Path, help="where gold.jsonl goes")
+    parser.add_argument("folder", type=Path, help="where gold.jsonl goes, and with --test spans/ and collapsed/")
+    parser.add_argument("--test", type=Path, help="QueryNER's dev.jsonl: write train, dev and test for both tasks too")
     options = parser.parse_args()
     try:
         counts = write_gold(options.train, options.folder)
+        print(f"{counts.gold} of {counts.queries} distinct queries are gold: {options.folder / 'gold.jsonl'}")
+        if options.test:
+            parts = write_parts(options.train, options.test, options.folder)
+            print(f"{parts.train} queries to train on, {parts.dev} to tune on, {parts.test} to test on:", end=" ")
+            print(f"{options.folder / 'spans'}, {options.folder / 'collapsed'}")
+            print(f"left out: {parts.equal} that the test holds too, {parts.near} nearly one of the test's or of dev's")
     except StillhouseError as error:
         raise SystemExit(f"queryner: {error}") from None
-    print(f"{counts.gold} of {counts.queries} distinct queries are gold: {options.folder / 'gold.jsonl'}")
 
 
 if __name__ == "__main__":
