@@ -6,7 +6,7 @@ from typing import Literal
 from labels.prompt import Message
 from labels.records import Band
 
-Source = Literal["teacher", "people", "file"]
+Source = Literal["teacher", "people", "student", "file"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,161 @@
+"""Continued pretraining: the base reads the shop's own text before it is trained, and general text against forgetting."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from labels.errors import InputError
+from labels.files import digest, read_manifest, write_manifest, write_text
+from labels.models import model_identity
+from student.base import load_base
+from student.recipe import Progress, Recipe
+from student.watch import arguments, run
+
+HELD_OUT = 20
+"""One text in so many, by its hash, is never trained on and measures instead."""
+MEASURED_BLOCKS = 256
+"""Most blocks of held-out text a perplexity is taken on."""
+
+Blocks = list[list[int]]
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """How the base reads on: blocks of `block` tokens, `batch` a step; `replay_share` tokens of general text for each of
+    the shop's; a tenth of the learning rate the base was made with.
+    """
+
+    epochs: int
+    replay_share: float
+    learning_rate: float
+    batch: int
+    block: int
+
+
+def continue_pretraining(
+    recipe: Recipe,
+    pretraining: Pretraining,
+    texts: Sequence[str],
+    general: Sequence[str],
+    root: Path,
+    progress: Progress,
+) -> tuple[Path, bool]:
+    """The folder of a new base, a whole model with its tokenizer, and whether it had to be trained.
+
+    All its weights are trained, in float32, and saved in the recipe's type (an 8B model takes about 16 bytes a parameter:
+    128 GB). Texts are joined, an end token after each, and cut into blocks; general text is replayed among them, 1:1
+    being what e-Llama used (Herold et al. 2025, "Domain Adaptation of Foundation LLMs for e-Commerce", ACL). The manifest
+    holds the perplexity on held-out general and shop text, `before` and `after`; None where there was too little text.
+
+    Nothing that evaluates may be in `texts` (invariant 6). Raises InputError where they do not fill a block,
+    StillhouseError where training diverges.
+    """
+    identity = model_identity(recipe.base, recipe.revision)
+    kept = recipe.dtype, recipe.gradient_checkpointing, recipe.seed
+    folder = root / f"base-{digest(identity, kept, asdict(pretraining), list(texts), list(general))}"
+    if read_manifest(folder):
+        return folder, False
+    base, tokenizer = load_base(recipe, dtype=recipe.dtype)
+    ours, shop_text = _split(tokenizer, texts, pretraining.block)
+    replay, general_text = _split(tokenizer, general, pretraining.block)
+    replay = replay[: round(pretraining.replay_share * len(ours))]
+    if not ours:
+        raise InputError(
+            f"the shop's text fills no block of {pretraining.block} tokens; lower student.pretrain.block or give more text"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    before = perplexity(base, shop_text), perplexity(base, general_text)
+    del base
+    trainer = _trainer(recipe, pretraining, [*ours, *replay], folder / "checkpoints")
+    losses = run(trainer, "continued pretraining", folder / "checkpoints", progress)
+    trained = _saved(trainer.model, tokenizer, recipe, folder)
+    after = perplexity(trained, shop_text), perplexity(trained, general_text)
+    write_text(folder / "losses.json", json.dumps(losses))
+    write_manifest(
+        folder,
+        kind="pretrain",
+        base=identity,
+        pretraining=asdict(pretraining),
+        texts=len(texts),
+        tokens=len(ours) * pretraining.block,
+        replay_tokens=len(replay) * pretraining.block,
+        shop_before=before[0],
+        shop_after=after[0],
+        general_before=before[1],
+        general_after=after[1],
+    )
+    shutil.rmtree(folder / "checkpoints")  # each as large as three models
+    return folder, True
+
+
+def perplexity(model: Any, blocks: Blocks) -> float | None:  # noqa: ANN401 - any causal language model
+    """exp of the mean negative log-likelihood of a token, given those before it in its block; None without blocks."""
+    import torch
+
+    model.eval()
+    total, tokens = 0.0, 0
+    with torch.inference_mode():
+        for block in blocks:
+            ids = torch.tensor([block], device=model.device)
+            total += float(model(input_ids=ids, labels=ids).loss) * (len(block) - 1)
+            tokens += len(block) - 1
+    return math.exp(total / tokens) if tokens else None
+
+
+def _split(tokenizer: Any, texts: Iterable[str], block: int) -> tuple[Blocks, Blocks]:  # noqa: ANN401
+    """Whole blocks to train on, and blocks of other texts to measure on; a text is on one side alone, by its hash."""
+    trains, measures = list[str](), list[str]()
+    for text in texts:
+        (measures if int(digest("pretrain", text), 16) % HELD_OUT == 0 else trains).append(text)
+    whole = [each for each in _blocks(tokenizer, trains, block) if len(each) == block]
+    return whole, [each for each in _blocks(tokenizer, measures, block) if len(each) > 1][:MEASURED_BLOCKS]
+
+
+def _blocks(tokenizer: Any, texts: Sequence[str], block: int) -> Blocks:  # noqa: ANN401
+    """The texts' tokens, an end token after each, cut every `block` tokens; the last block may be shorter."""
+    if not texts:
+        return []
+    tokenised = tokenizer(list(texts), return_attention_mask=False)["input_ids"]
+    stream = [token for ids in tokenised for token in (*ids, tokenizer.eos_token_id)]
+    return [stream[start : start + block] for start in range(0, len(stream), block)]
+
+
+def _trainer(recipe: Recipe, pretraining: Pretraining, blocks: Blocks, checkpoints: Path) -> Any:  # noqa: ANN401
+    import torch
+    from datasets import Dataset
+    from transformers import Trainer, TrainingArguments
+
+    def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
+        ids = torch.tensor([row["input_ids"] for row in rows])
+        return {"input_ids": ids, "labels": ids.clone()}
+
+    model, _ = load_base(recipe, dtype="float32")  # Adam's small steps are lost in bfloat16 weights
+    config = TrainingArguments(
+        **arguments(recipe, checkpoints),
+        num_train_epochs=pretraining.epochs,
+        per_device_train_batch_size=pretraining.batch,
+        learning_rate=pretraining.learning_rate,
+        warmup_steps=0.03,
+        weight_decay=0.1,
+        save_strategy="steps",
+        save_steps=0.1,
+        include_num_input_tokens_seen="all",
+    )
+    return Trainer(
+        model=model, args=config, train_dataset=Dataset.from_dict({"input_ids": blocks}), data_collator=collate
+    )
+
+
+def _saved(model: Any, tokenizer: Any, recipe: Recipe, folder: Path) -> Any:  # noqa: ANN401
+    """The model as it is read back from its folder."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    precision = getattr(torch, recipe.dtype)
+    model.to(precision).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=precision, use_safetensors=True)
