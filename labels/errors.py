@@ -11,6 +11,7 @@ class StillhouseError(Exception):
     ├── LeaseError       a reviewer answers for a label that another one holds
     ├── EngineError      the teacher's or the student's engine failed
     ├── PreflightError   a training batch is not what it must be (invariant 7)
+    ├── TrainingError    training can't go on: no finite loss, a full disk, a checkpoint of another configuration
     ├── ParityError      the merged model differs from its adapter
     ├── PublishError     a generation could not be written and checked
     └── ServiceError     Redis or the student's server can't be reached or started
@@ -39,6 +40,10 @@ class EngineError(StillhouseError):
 
 class PreflightError(StillhouseError):
     """A training batch is not what it must be."""
+
+
+class TrainingError(StillhouseError):
+    """Training can't go on: no finite loss, a full disk, a checkpoint of another configuration."""
 
 
 class ParityError(StillhouseError):

@@ -1,6 +1,6 @@
 """The pre-flight: on real batches, exactly the label's tokens carry loss, as the server will render them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from labels.errors import PreflightError
@@ -8,6 +8,9 @@ from labels.prompt import messages
 from labels.task import Task
 
 IGNORED = -100
+
+Expected = Mapping[tuple[int, ...], Collection[str]]
+"""The completions that may follow a prompt's tokens."""
 
 
 def check_batches(
@@ -26,17 +29,41 @@ def check_batches(
         prompt = tokenizer.apply_chat_template(
             messages(task, query), tokenize=True, add_generation_prompt=True, return_dict=False
         )
-        expected[tuple(prompt)] = value
+        expected[tuple(prompt)] = [value]
+    return check_rows(batches, tokenizer, expected)
+
+
+def check_rows(batches: Iterable[Mapping[str, Any]], tokenizer: Any, expected: Expected) -> int:  # noqa: ANN401
+    """As check_batches, of padded batches and of packed ones (input_ids, labels, position_ids from 0 for each row)."""
     checked = 0
     for batch in batches:
-        columns = (batch[name].tolist() for name in ("input_ids", "labels", "attention_mask"))
-        for ids, labels, mask in zip(*columns, strict=True):
-            real = sum(mask)
-            _check_row(ids[:real], labels[:real], labels[real:], tokenizer, expected)
+        for ids, labels, padding in _packed_rows(batch) if "position_ids" in batch else _padded_rows(batch):
+            _check_row(ids, labels, padding, tokenizer, expected)
             checked += 1
     if not checked:
         raise PreflightError("the pre-flight saw no training batch at all; wanted at least one")
     return checked
+
+
+def _padded_rows(batch: Mapping[str, Any]) -> Iterator[tuple[list[int], list[int], list[int]]]:
+    """Tokens, labels, and labels of the padding."""
+    columns = (batch[name].tolist() for name in ("input_ids", "labels", "attention_mask"))
+    for ids, labels, mask in zip(*columns, strict=True):
+        real = sum(mask)
+        yield ids[:real], labels[:real], labels[real:]
+
+
+def _packed_rows(batch: Mapping[str, Any]) -> Iterator[tuple[list[int], list[int], list[int]]]:
+    for ids, labels, positions in zip(
+        *(batch[name].tolist() for name in ("input_ids", "labels", "position_ids")), strict=True
+    ):
+        starts = [place for place, position in enumerate(positions) if position == 0]
+        for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+            if positions[start:end] != list(range(end - start)):
+                raise PreflightError(
+                    f"a packed row's positions are {positions[start:end]}, wanted 0 to {end - start - 1}"
+                )
+            yield ids[start:end], labels[start:end], []
 
 
 def _check_row(
@@ -44,15 +71,15 @@ def _check_row(
     labels: list[int],
     padding: list[int],
     tokenizer: Any,  # noqa: ANN401
-    expected: Mapping[tuple[int, ...], str],
+    expected: Expected,
 ) -> None:
     start = next((place for place, label in enumerate(labels) if label != IGNORED), None)
     if start is None:
         raise PreflightError(f"a training row carries no loss at all: {_show(ids, labels, tokenizer)}")
     if labels[start:] != ids[start:] or any(label != IGNORED for label in padding):
         raise PreflightError(f"the loss mask has holes or covers padding: {_show(ids, labels, tokenizer)}")
-    value = expected.get(tuple(ids[:start]))
-    if value is None:
+    wanted = expected.get(tuple(ids[:start]))
+    if wanted is None:
         raise PreflightError(
             "a training prompt is not what the server will render (chat template, special tokens or truncation): "
             + _show(ids, labels, tokenizer)
@@ -60,9 +87,10 @@ def _check_row(
     if ids[-1] not in _ends(tokenizer):
         raise PreflightError(f"a training row was truncated or has no end token: {_show(ids, labels, tokenizer)}")
     answer = tokenizer.decode(ids[start:], skip_special_tokens=True)
-    if _plain(answer) != _plain(value):
+    if _plain(answer) not in {_plain(value) for value in wanted}:
         raise PreflightError(
-            f"the tokens with loss spell {answer!r}, wanted {value!r}: {_show(ids, labels, tokenizer)}"
+            f"the tokens with loss spell {answer!r}, wanted {' or '.join(map(repr, wanted))}: "
+            + _show(ids, labels, tokenizer)
         )
 
 

@@ -1,22 +1,34 @@
-"""LoRA training by TRL's `SFTTrainer`: completion-only loss, resumed from the last checkpoint after a kill."""
+"""Training: LoRA or QLoRA by TRL, loss on the answers alone, resumed from the last checkpoint after a kill."""
 
+import errno
 import itertools
 import json
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
-from labels.files import digest, read_manifest, write_manifest, write_text
+from labels.errors import TrainingError
+from labels.files import digest, read_json, read_manifest, write_json, write_manifest, write_text
 from labels.models import model_identity
-from labels.prompt import messages
 from labels.task import Task
 from student.base import load_base
 from student.dataset import read_dataset
-from student.preflight import check_batches
-from student.recipe import Recipe
+from student.history import write_history
+from student.preflight import check_rows
+from student.recipe import Progress, Recipe, Step
+from student.rows import Replay
+from student.sequences import Tokens, in_order, tokens_of
 
 PREFLIGHT_BATCHES = 4
+SAVE_STEPS = 200
+LOG_STEPS = 10
+CONFIGURATION = "recipe.json"
+"""What an unfinished folder's checkpoints were made by; the manifest says it of a finished one."""
 
 
 def adapter_folder(recipe: Recipe, dataset: Path, root: Path) -> Path:
@@ -24,49 +36,126 @@ def adapter_folder(recipe: Recipe, dataset: Path, root: Path) -> Path:
     return root / digest(asdict(recipe), model_identity(recipe.base, recipe.revision), dataset.name)
 
 
-def train_adapter(
-    task: type[Task], recipe: Recipe, dataset: Path, root: Path, progress: Callable[[int], None]
-) -> tuple[Path, bool]:
-    """The adapter's folder, and whether it had to be trained. `progress` gets the step reached.
+def train_adapter(task: type[Task], recipe: Recipe, dataset: Path, root: Path, progress: Progress) -> tuple[Path, bool]:
+    """The adapter's folder, and whether it had to be trained. `progress` gets every tenth step.
 
-    Raises PreflightError when a batch is not what it must be.
+    Under `accelerate launch` each process calls this, and the first one writes. Raises EngineError where the base can't
+    be used, PreflightError where a batch is not what it must be, TrainingError where training can't go on; all leave
+    the last checkpoint, from which the next call goes on.
     """
+    begun = perf_counter()
     folder = adapter_folder(recipe, dataset, root)
     if read_manifest(folder):
         return folder, False
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = {row.query: row.value for row in read_dataset(dataset)}
-    trainer = _trainer(task, recipe, rows, folder / "checkpoints", progress)
+    _same_configuration(folder, recipe, dataset)
+    rows, replay = read_dataset(dataset), _replay_rows(dataset)
+    model, tokenizer = load_base(recipe)
+    ours, general = tokens_of(task, rows, replay, tokenizer, recipe.max_length)
+    trainer = _trainer(recipe, model, tokenizer, in_order(rows, ours, general, recipe.order), folder / "checkpoints")
+    trainer.add_callback(_callback(progress))
     batches = itertools.islice(iter(trainer.get_train_dataloader()), PREFLIGHT_BATCHES)
-    checked = check_batches(batches, trainer.processing_class, task, rows)
-    trainer.train(resume_from_checkpoint=_last_checkpoint(folder / "checkpoints"))
-    trainer.save_model(str(folder))
-    losses = [(row["step"], row["loss"]) for row in trainer.state.log_history if "loss" in row]
-    write_text(folder / "losses.json", json.dumps(losses))
-    write_manifest(folder, recipe=asdict(recipe), dataset=dataset.name, rows=len(rows), preflight_rows=checked)
+    checked = check_rows(batches, tokenizer, _expected([*ours, *general]))
+    ready = perf_counter()
+    with _disk_of(folder):
+        trainer.train(resume_from_checkpoint=_last_checkpoint(folder / "checkpoints"))
+        trainer.save_model(str(folder))
+        if trainer.is_world_process_zero():
+            logged = trainer.state.log_history
+            write_history(folder, logged)
+            write_text(
+                folder / "losses.json", json.dumps([(row["step"], row["loss"]) for row in logged if "loss" in row])
+            )
+            write_manifest(
+                folder,
+                **_configuration(recipe, dataset),
+                rows=len(rows),
+                replay_rows=len(general),
+                replay_rows_too_long=len(replay) - len(general),
+                preflight_rows=checked,
+                seconds={"prepare": round(ready - begun, 3), "train": round(perf_counter() - ready, 3)},
+            )
+            shutil.rmtree(folder / "checkpoints")
+    trainer.accelerator.wait_for_everyone()
     return folder, True
 
 
+def _configuration(recipe: Recipe, dataset: Path) -> dict[str, Any]:
+    """What a checkpoint belongs to. More processes make an update of more rows: that is another training."""
+    return {"recipe": asdict(recipe), "dataset": dataset.name, "processes": int(os.environ.get("WORLD_SIZE", "1"))}
+
+
+def _same_configuration(folder: Path, recipe: Recipe, dataset: Path) -> None:
+    """Raises TrainingError where `folder` holds checkpoints of another configuration than this one."""
+    wanted, found = _configuration(recipe, dataset), read_json(folder / CONFIGURATION)
+    if _last_checkpoint(folder / "checkpoints") and found != wanted:
+        differs = [name for name in wanted if (found or {}).get(name) != wanted[name]]
+        raise TrainingError(
+            f"{folder} holds a checkpoint of another configuration (its {' and '.join(differs)} differ), from which this "
+            "training can't go on; remove that folder to train from the start"
+        )
+    if found != wanted and os.environ.get("RANK", "0") == "0":
+        write_json(folder / CONFIGURATION, wanted)
+
+
+def _replay_rows(dataset: Path) -> list[Replay]:
+    if not (dataset / "replay.parquet").exists():
+        return []
+    from student.dataset import read_replay_rows
+
+    return read_replay_rows(dataset)
+
+
+def _expected(rows: Sequence[Tokens]) -> dict[tuple[int, ...], list[str]]:
+    expected: dict[tuple[int, ...], list[str]] = {}
+    for row in rows:
+        expected.setdefault(tuple(row.ids[: row.prompt]), []).append(row.completion)
+    return expected
+
+
 def _last_checkpoint(checkpoints: Path) -> str | None:
-    """The newest whole checkpoint. A kill may have left a newer half of one: trainer_state.json is written last."""
-    whole = [state.parent for state in checkpoints.glob("checkpoint-*/trainer_state.json")]
+    """The newest whole checkpoint. A kill or a full disk may have left a newer half of one: its state comes last."""
+    whole = [state.parent for state in checkpoints.glob("checkpoint-*/trainer_state.json") if _is_json(state)]
     return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))) if whole else None
 
 
-def _trainer(
-    task: type[Task], recipe: Recipe, rows: dict[str, str], checkpoints: Path, progress: Callable[[int], None]
-) -> Any:  # noqa: ANN401 - trl.SFTTrainer, imported here because it is heavy
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True
+
+
+@contextmanager
+def _disk_of(folder: Path) -> Iterator[None]:
+    """Says which disk is full, and what of the training is left. Each library has its own error for it."""
+    try:
+        yield
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not full and "No space left" not in str(error) and "PytorchStreamWriter failed" not in str(error):
+            raise
+        last = _last_checkpoint(folder / "checkpoints")
+        raise TrainingError(
+            f"{folder} can't be written to, its disk is full ({error}); make room and run again: training goes on from "
+            + (Path(last).name if last else "the start, for it had not come to a checkpoint")
+        ) from error
+
+
+def _trainer(recipe: Recipe, model: Any, tokenizer: Any, rows: Sequence[Tokens], checkpoints: Path) -> Any:  # noqa: ANN401
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import PrinterCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig
 
-    model, tokenizer = load_base(recipe)
-    data = Dataset.from_list(
-        [
-            {"prompt": messages(task, query), "completion": [{"role": "assistant", "content": value}]}
-            for query, value in rows.items()
-        ]
+    from student.preflight import IGNORED
+    from student.prefix import StudentTrainer
+
+    data = Dataset.from_dict(
+        {
+            "input_ids": [row.ids for row in rows],
+            "labels": [[IGNORED] * row.prompt + row.ids[row.prompt :] for row in rows],
+        }
     )
     lora = LoraConfig(
         task_type="CAUSAL_LM",
@@ -84,14 +173,17 @@ def _trainer(
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=10,
-        max_length=recipe.max_length,
-        completion_only_loss=True,
-        packing=False,
+        max_length=recipe.max_length if recipe.packing else None,  # no row is longer: tokens_of saw to it
+        packing=recipe.packing,
+        packing_strategy="bfd",
+        train_sampling_strategy="sequential" if recipe.order == "easy_to_hard" else "random",
         bf16=recipe.dtype == "bfloat16",
         gradient_checkpointing=recipe.gradient_checkpointing,
-        save_strategy="epoch",
+        save_strategy="steps",
+        save_steps=_save_steps(recipe, len(rows)),
         save_total_limit=1,
-        logging_steps=10,
+        logging_steps=LOG_STEPS,
+        logging_nan_inf_filter=False,  # it would log a NaN as the last good loss, and go on
         disable_tqdm=True,
         report_to="none",
         seed=recipe.seed,
@@ -99,26 +191,33 @@ def _trainer(
         dataloader_pin_memory=False,
         push_to_hub=False,
     )
-    trainer = SFTTrainer(
+    trainer = StudentTrainer(
+        share_prefix=recipe.share_prefix,
         model=model,
         args=config,
         train_dataset=data,
         processing_class=tokenizer,
         peft_config=lora,
-        callbacks=[_callback(progress)],
     )
     trainer.remove_callback(PrinterCallback)  # the losses are kept in the adapter's folder
     return trainer
 
 
-def _callback(progress: Callable[[int], None]) -> Any:  # noqa: ANN401 - a transformers.TrainerCallback
+def _save_steps(recipe: Recipe, rows: int) -> int:
+    """Steps between checkpoints: an epoch, or fewer where an epoch is long."""
+    return max(1, min(SAVE_STEPS, rows // (recipe.batch * recipe.accumulate)))
+
+
+def _callback(progress: Progress) -> Any:  # noqa: ANN401 - a transformers.TrainerCallback
     from transformers import TrainerCallback
 
     class Report(TrainerCallback):
         """Passes the step on."""
 
-        def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401
+        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **_: Any) -> None:  # noqa: ANN401
             """After every few steps."""
-            progress(state.global_step)
+            if "loss" in logs and state.is_world_process_zero:
+                rate = logs["tokens_per_second"]
+                progress(Step(state.global_step, state.max_steps, logs["loss"], logs["learning_rate"], rate))
 
     return Report()
