@@ -9,7 +9,7 @@ from flows.night import Night
 from labels.records import Decision, Label, Verdict
 from labels.split import split_of
 from labels.task import Task
-from student.dataset import near_duplicates
+from student.near import near_duplicates
 
 LEAST_GOLD = 30
 """Verified test queries of a night's tail from which on they stand in for a gold file."""

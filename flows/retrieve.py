@@ -12,7 +12,7 @@ from flows.people import answers_of, held_out
 from flows.teacher import teacher_identity
 from labels.embed import open_embedder
 from labels.records import Example
-from student.dataset import near_duplicates
+from student.near import near_duplicates
 from teacher.catalogue import read_catalogue
 from teacher.converted import converted_fact
 from teacher.examples import ExampleFinder

@@ -1,10 +1,13 @@
 """Preference pairs for DPO: what a person made of a label, against what the teacher had said."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import pyarrow as pa
 
 from labels.records import Verdict
 
 Pair = tuple[str, str, str]
+NAMES = ("query", "chosen", "rejected")
 
 
 def preference_pairs(verdicts: Iterable[Verdict], trains: Iterable[str]) -> list[Pair]:
@@ -19,3 +22,9 @@ def preference_pairs(verdicts: Iterable[Verdict], trains: Iterable[str]) -> list
         if said.decision == "corrected" and said.value and said.draft and said.value != said.draft
         if said.query in allowed
     )
+
+
+def pair_table(pairs: Sequence[Pair]) -> pa.Table:
+    """The pairs as preferences.parquet holds them."""
+    schema = pa.schema([(name, pa.string()) for name in NAMES])
+    return pa.Table.from_pylist([dict(zip(NAMES, pair, strict=True)) for pair in pairs], schema)

@@ -6,7 +6,8 @@ from labels.errors import InputError
 from labels.files import MANIFEST, read_manifest
 from labels.records import Label
 from labels.semantic_roles import SemanticRoles
-from student.dataset import MINIMUM_ROWS, build_dataset, near_duplicates, read_dataset
+from student.dataset import MINIMUM_ROWS, build_dataset, read_dataset
+from student.near import near_duplicates
 from tests.labels.shop import label, verdict
 
 WORDS = [
