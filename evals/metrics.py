@@ -6,6 +6,7 @@ The unit is the (field, value) pair of `Task.items()`, pooled over queries ("mic
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,20 +24,7 @@ RESAMPLES = 1_000
 
 @dataclass(frozen=True)
 class FieldScore:
-    """Precision, recall and F1 of one field, 0 to 1."""
-
-    precision: float
-    recall: float
-    f1: float
-
-
-@dataclass(frozen=True)
-class Score:
-    """How well answers match gold: shares of 0 to 1 with their 95% intervals.
-
-    `exact` is the share of queries answered wholly right, `invalid_rate` the share with no answer; like all figures
-    but `queries` (a count) they are weighted by traffic where weights were given.
-    """
+    """Precision, recall and F1 of one field, 0 to 1, with their 95% intervals."""
 
     precision: float
     precision_interval: Interval
@@ -44,7 +32,22 @@ class Score:
     recall_interval: Interval
     f1: float
     f1_interval: Interval
+
+
+@dataclass(frozen=True)
+class Score(FieldScore):
+    """How well answers match gold: shares of 0 to 1 with their 95% intervals.
+
+    Precision, recall and F1 pool the pairs of all fields ("micro"); `macro_f1` is the mean of the fields' F1, each field
+    alike (those that neither an answer nor the gold names left out). `exact` is the share of queries answered wholly
+    right, `invalid_rate` the share with no answer; like all figures but `queries` (a count) they are weighted by traffic
+    where weights were given.
+    """
+
+    macro_f1: float
+    macro_f1_interval: Interval
     exact: float
+    exact_interval: Interval
     invalid_rate: float
     queries: int
     by_field: dict[str, FieldScore]
@@ -63,23 +66,23 @@ def score(pairs: Pairs, weights: Sequence[float] | None = None, seed: int = 0) -
     exception. Raises InputError where there is no pair or the weights do not fit.
     """
     weight = _weights(pairs, weights)
-    counts = _counts(pairs) * weight[:, None]
-    point = _prf(counts.sum(axis=0))
-    resampled = _prf(_resampled(counts, seed))
     effective = float(weight.sum() ** 2 / (weight**2).sum())
-    low_high = [_interval(resampled[:, column], float(point[column]), effective) for column in range(3)]
-    share = weight / weight.sum()
+    counts = _counts(pairs) * weight[:, None, None]
+    exact = weight * [answer is not None and answer.items() == gold.items() for answer, gold in pairs]
+    draws = _resampled(np.column_stack([counts.reshape(len(pairs), -1), exact, weight]), seed)
+    found, drawn = counts.sum(axis=0), draws[:, :-2].reshape(len(draws), -1, 3)
+    macro, right = float(_macro(found)), float(exact.sum() / weight.sum())
     return Score(
-        precision=float(point[0]),
-        precision_interval=low_high[0],
-        recall=float(point[1]),
-        recall_interval=low_high[1],
-        f1=float(point[2]),
-        f1_interval=low_high[2],
-        exact=float(share @ [answer is not None and answer.items() == gold.items() for answer, gold in pairs]),
-        invalid_rate=float(share @ [answer is None for answer, _ in pairs]),
+        **vars(_prf_score(found.sum(axis=0), drawn.sum(axis=1), effective)),
+        macro_f1=macro,
+        macro_f1_interval=_interval(_macro(drawn), macro, effective),
+        exact=right,
+        exact_interval=_interval(draws[:, -2] / draws[:, -1], right, effective),
+        invalid_rate=float(weight @ [answer is None for answer, _ in pairs] / weight.sum()),
         queries=len(pairs),
-        by_field={name: _field_score(pairs, weight, name) for name in type(pairs[0][1]).model_fields},
+        by_field={
+            name: _prf_score(found[place], drawn[:, place], effective) for place, name in enumerate(_fields(pairs))
+        },
     )
 
 
@@ -91,27 +94,81 @@ def ratio_interval(
     A paired bootstrap: each resample draws queries once and scores both on them (Efron & Tibshirani 1993, ch. 8).
     Resamples in which F1(b) is 0 are left out. Raises InputError where the two are not of the same queries.
     """
-    if [gold for _, gold in a_pairs] != [gold for _, gold in b_pairs]:
-        raise InputError("a paired comparison wants the same queries in the same order on both sides; the gold differs")
-    weight = _weights(a_pairs, weights)
-    counts = np.hstack([_counts(a_pairs), _counts(b_pairs)]) * weight[:, None]
-    if _prf(counts.sum(axis=0)[3:])[2] == 0:
+    weight, (_, b), (drawn_a, drawn_b) = _paired(a_pairs, b_pairs, weights, seed)
+    if _prf((b * weight[:, None]).sum(axis=0))[2] == 0:
         return None
-    draws = _resampled(counts, seed)
-    f1_a, f1_b = _prf(draws[:, :3])[:, 2], _prf(draws[:, 3:])[:, 2]
+    f1_a, f1_b = _prf(drawn_a)[:, 2], _prf(drawn_b)[:, 2]
     kept = f1_b > 0
     low, high = np.percentile(f1_a[kept] / f1_b[kept], [2.5, 97.5])
     return float(low), float(high)
 
 
-def _counts(pairs: Pairs, field: str | None = None) -> Floats:
-    """One row a query: pairs that are right, pairs answered, pairs in the gold (of one field, or of all)."""
-    rows = np.zeros((len(pairs), 3))
-    for row, (answer, gold) in zip(rows, pairs, strict=True):
-        found = {pair for pair in (answer.items() if answer else ()) if field in (None, pair[0])}
-        wanted = {pair for pair in gold.items() if field in (None, pair[0])}
-        row[:] = len(found & wanted), len(found), len(wanted)
-    return rows
+def difference_interval(
+    a_pairs: Pairs,
+    b_pairs: Pairs,
+    weights: Sequence[float] | None = None,
+    seed: int = 0,
+    figure: Literal["precision", "recall", "f1"] = "f1",
+) -> Interval:
+    """The 95% interval of F1(a) - F1(b), or of another `figure`, on the same queries in the same order; -1 to 1.
+
+    A paired bootstrap, as `ratio_interval`. Where both answer every query alike no resample differs, however few there
+    are: the difference is then bounded by the share of queries that may differ unseen, the upper end of Wilson's interval
+    of 0 in all. Raises InputError where the two are not of the same queries.
+    """
+    weight, (a, b), (drawn_a, drawn_b) = _paired(a_pairs, b_pairs, weights, seed)
+    column = ("precision", "recall", "f1").index(figure)
+    low, high = np.percentile(_prf(drawn_a)[:, column] - _prf(drawn_b)[:, column], [2.5, 97.5])
+    point = float(_prf((a * weight[:, None]).sum(axis=0))[column] - _prf((b * weight[:, None]).sum(axis=0))[column])
+    if low == high:
+        unseen = wilson(0.0, float(weight.sum() ** 2 / (weight**2).sum()))[1]
+        low, high = max(point - unseen, -1.0), min(point + unseen, 1.0)
+    return min(float(low), point), max(float(high), point)
+
+
+def _paired(
+    a_pairs: Pairs, b_pairs: Pairs, weights: Sequence[float] | None, seed: int
+) -> tuple[Floats, tuple[Floats, Floats], tuple[Floats, Floats]]:
+    """The queries' weights, both sides' counts by query, and both sides' sums in each resample."""
+    if [gold for _, gold in a_pairs] != [gold for _, gold in b_pairs]:
+        raise InputError("a paired comparison wants the same queries in the same order on both sides; the gold differs")
+    weight = _weights(a_pairs, weights)
+    a, b = _counts(a_pairs).sum(axis=1), _counts(b_pairs).sum(axis=1)
+    draws = _resampled(np.hstack([a, b]) * weight[:, None], seed)
+    return weight, (a, b), (draws[:, :3], draws[:, 3:])
+
+
+def _fields(pairs: Pairs) -> list[str]:
+    return list(type(pairs[0][1]).model_fields)
+
+
+def _counts(pairs: Pairs) -> Floats:
+    """By query and field: pairs that are right, pairs answered, pairs in the gold."""
+    place = {name: number for number, name in enumerate(_fields(pairs))}
+    counts = np.zeros((len(pairs), len(place), 3))
+    for rows, (answer, gold) in zip(counts, pairs, strict=True):
+        found, wanted = answer.items() if answer else frozenset(), gold.items()
+        for column, held in enumerate((found & wanted, found, wanted)):
+            for field, _ in held:
+                rows[place[field], column] += 1
+    return counts
+
+
+def _prf_score(found: Floats, drawn: Floats, effective: float) -> FieldScore:
+    """From counts (right, answered, gold), and the same in each resample."""
+    point, resampled = _prf(found), _prf(drawn)
+    precision, recall, f1 = (float(value) for value in point)
+    intervals = [_interval(resampled[:, column], float(point[column]), effective) for column in range(3)]
+    return FieldScore(precision, intervals[0], recall, intervals[1], f1, intervals[2])
+
+
+def _macro(counts: Floats) -> Floats:
+    """The mean F1 of the fields (the last axis but one) that are answered or in the gold; 0 where none is."""
+    there = counts[..., 1:].sum(axis=-1) > 0
+    held = there.sum(axis=-1)
+    sums: Floats = (_prf(counts)[..., 2] * there).sum(axis=-1)
+    macro: Floats = np.divide(sums, held, out=np.zeros_like(sums), where=held > 0)
+    return macro
 
 
 def _prf(counts: Floats) -> Floats:
@@ -139,11 +196,6 @@ def _interval(resampled: Floats, point: float, effective: float) -> Interval:
     if low == high:
         low, high = wilson(point * effective, effective)
     return min(float(low), point), max(float(high), point)
-
-
-def _field_score(pairs: Pairs, weight: Floats, field: str) -> FieldScore:
-    precision, recall, f1 = _prf((_counts(pairs, field) * weight[:, None]).sum(axis=0))
-    return FieldScore(float(precision), float(recall), float(f1))
 
 
 def _weights(pairs: Pairs, weights: Sequence[float] | None) -> Floats:

@@ -9,10 +9,10 @@ from evals.active import active_sample
 from evals.item import Item
 from evals.sample import Audit
 from evals.suspects import suspects
-from flows.evaluate import student_answers
 from flows.night import Night
 from flows.people import answers_of, verdicts_of
 from flows.review import first_items, overlaps, places, queue_of
+from flows.served import student_answers
 from labels.records import Label
 from labels.task import Task
 

@@ -1,30 +1,35 @@
-"""Stage: how good the teacher, the served student and the lookup are on held-out gold."""
+"""Stage: how good the teacher and the served student are on held-out gold, beside the student being served so far."""
 
-import asyncio
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from evals.metrics import Interval, Score, ratio_interval, score
+from evals.gate import Check, Compared, Variant, candidates
+from evals.general import Regression
+from evals.language import languages
+from evals.latency import Latency
+from evals.metrics import Interval, Pairs, Score, difference_interval, ratio_interval, score
+from evals.slices import Slice, length_of, novelty, slices
 from flows.night import Night
 from flows.people import gold_of
-from labels.errors import InputError, PreflightError
-from labels.files import digest, read_manifest, write_json
-from labels.guardrails import check
-from labels.prompt import messages
+from flows.served import (
+    footprint,
+    general_loss,
+    kept_answers,
+    passing,
+    student_answers,
+    student_latency,
+)
+from labels.errors import InputError
+from labels.files import digest, read_manifest
+from labels.records import Release
 from labels.task import Task
-from student.client import StudentClient, ask_all
 from student.dataset import read_dataset
+from student.near import near_duplicates
 
-AT_ONCE = 32
 AGREEMENT_QUERIES = 1000
-RENDERED_QUERIES = 8
-
-Pairs = Sequence[tuple[Task | None, Task]]
+LOAD_QUERIES = 1000
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,8 @@ class Measured:
     """Teacher and student on held-out gold; None where there is no gold, or no served student.
 
     `teacher` is on all gold queries of the log, each alike; `student` on those the cache would not hold (the tail it
-    is for), with `teacher_tail` and `ratio` on the same; `agreement` is the student against the teacher's labels.
+    is for), with `teacher_tail` and `ratio` on the same; `agreement` is the student against the teacher's labels there.
+    `slices` are of all gold queries. `invalid_rate` is that of the student's `answers`, `asked` of them anew.
     """
 
     teacher: Score | None
@@ -40,87 +46,161 @@ class Measured:
     student: Score | None
     ratio: Interval | None
     agreement: Score | None
+    slices: list[Slice]
+    compared: Compared
+    latency: list[Latency]
+    general: Regression | None
+    size: dict[str, Any]
     invalid_rate: float
+    answers: int
     asked: int
 
 
-def measure(night: Night, student: Path) -> Measured:
-    """Score the teacher's labels and the served student's answers; the student is asked once for the same question."""
-    answers, head = teacher_answers(night), head_band(night)
-    queries = night.queries()["query"].to_pylist()
-    right = gold_of(night, trained_on(night, student), {query for query in queries if query not in head})
-    gold = [query for query in queries if query in right]
-    tail = [query for query in gold if query not in head] or gold
-    asked = tail or held_out_labels(night)
-    given, invalid, new = student_answers(night, student, asked)
-    if not gold:
-        against = [(given[query], label) for query in asked if (label := answers[query]) is not None]
-        return Measured(None, None, None, None, score(against) if against else None, invalid, new)
-    teacher = score([(answers[query], right[query]) for query in gold])
-    teacher_pairs: Pairs = [(answers[query], right[query]) for query in tail]
-    student_pairs: Pairs = [(given[query], right[query]) for query in tail]
-    labelled = [(given[query], label) for query in tail if (label := answers[query]) is not None]
+def measure(night: Night, student: Path, served: Release | None) -> Measured:
+    """Score the teacher's labels and the served student's answers, beside those of the release `served` so far.
+
+    The earlier student and the base, where they must be asked, are served one at a time and before this one.
+    """
+    answers, bands = teacher_answers(night), bands_of(night)
+    right = gold_of(night, trained_on(night, student), {query for query, band in bands.items() if band != "head"})
+    gold = {query: right[query] for query in bands if query in right}
+    wanted = gold or {query: label for query in held_out_labels(night) if (label := answers[query])}
+    tail = [query for query in wanted if bands[query] != "head"] or list(wanted)
+    earlier, why_not = earlier_answers(night, student, served, tail)
+    general = general_loss(night, student)
+    given, invalid, new = student_answers(night, student, list(wanted))
+    student_pairs: Pairs = [(given[query], wanted[query]) for query in tail]
+    teacher_pairs: Pairs = [(answers[query], wanted[query]) for query in tail]
+    agreed = [(given[query], label) for query in tail if (label := answers[query]) is not None]
+    unseen = [query for query, band in bands.items() if band != "head" and query not in wanted]
     measured = Measured(
-        teacher=teacher,
-        teacher_tail=score(teacher_pairs),
-        student=score(student_pairs),
-        ratio=ratio_interval(student_pairs, teacher_pairs),
-        agreement=score(labelled) if labelled else None,
+        teacher=score([(answers[query], gold[query]) for query in gold]) if gold else None,
+        teacher_tail=score(teacher_pairs) if gold else None,
+        student=score(student_pairs) if gold else None,
+        ratio=ratio_interval(student_pairs, teacher_pairs) if gold else None,
+        agreement=score(agreed) if agreed else None,
+        slices=gold_slices(night.task, gold, given, answers, seen_in(night, student), bands),
+        compared=compare(served, why_not, wanted, given, earlier, "gold" if gold else "labels"),
+        latency=student_latency(night, student, (unseen or tail)[:LOAD_QUERIES]),
+        general=general,
+        size=footprint(student),
         invalid_rate=invalid,
+        answers=len(wanted),
         asked=new,
     )
-    night.screen.say(f"  teacher {say(measured.teacher)} on {len(gold):,} gold queries")
-    night.screen.say(f"  student {say(measured.student)} on {len(tail):,} of them outside the head")
+    _say(night, measured)
     return measured
 
 
-def student_answers(night: Night, student: Path, queries: Sequence[str]) -> tuple[dict[str, Task | None], float, int]:
-    """The served student's guarded answer to each query, the share that was invalid, and how many were asked anew.
-
-    An answer is None where it was invalid or a guardrail refused it. Answers are kept by student and query set, so
-    that the same question is not asked on another night.
+def earlier_answers(
+    night: Night, student: Path, served: Release | None, queries: Sequence[str]
+) -> tuple[dict[str, Task | None], str]:
+    """What the student being served answers to those queries that neither it nor a near one taught it; where there is
+    nothing to compare with, nothing, and why.
     """
-    kept = night.work / "evaluations" / f"{digest(student.name, night.task.version(), list(queries))}.json"
-    new = 0
-    if kept.exists():
-        night.screen.say("  the same student on the same queries: measured before")
-    else:
-        write_json(kept, dict(zip(queries, asyncio.run(_ask(night, student, queries)), strict=True)))
-        new = len(queries)
-    stored: dict[str, str | None] = json.loads(kept.read_text(encoding="utf-8"))
-    parsed = {query: night.task.parse(text) if text else None for query, text in stored.items()}
-    guarded = {query: None if not answer or check(answer, query) else answer for query, answer in parsed.items()}
-    return guarded, sum(answer is None for answer in parsed.values()) / len(parsed), new
+    if served is None:
+        return {}, "nothing is released yet"
+    if served.student == student.name:
+        return {}, "it is the one being served"
+    if served.task != night.task.name:
+        return {}, f"release {served.release} answers another task, {served.task}"
+    model = night.work / "students" / served.student
+    known = near_duplicates(list(queries), trained_on(night, model))
+    clean = [query for query, near in zip(queries, known, strict=True) if not near]
+    if not clean:
+        return {}, f"{served.student} was trained on every query that measures"
+    if not read_manifest(model):  # its answers may outlive it
+        held = kept_answers(night, model)
+        clean = [query for query in clean if query in held]
+        if not clean:
+            return {}, f"{served.student} is not in {model.parent} any more, and no answer of it is kept"
+    with passing(night) as apart:
+        return student_answers(apart, model, clean)[0], ""
 
 
-async def _ask(night: Night, student: Path, queries: Sequence[str]) -> list[str | None]:
-    url = night.student_url(student)
-    async with StudentClient(url, student.name, night.task, night.settings.student.max_tokens) as client:
-        await _check_rendering(night, client, student, queries[:RENDERED_QUERIES])
-        with night.screen.bar("the served student answers", len(queries)) as advance:
-            answers = await ask_all(client, night.task, queries, AT_ONCE, advance)
-    return [answer.to_json() if answer else None for answer in answers]
+def compare(
+    served: Release | None,
+    why_not: str,
+    wanted: Mapping[str, Task],
+    given: Mapping[str, Task | None],
+    earlier: Mapping[str, Task | None],
+    by: str,
+) -> Compared:
+    """The student's answers beside the `earlier` ones of the student being served, on the queries of the latter."""
+    if not served or not earlier:
+        return Compared(served.student if served else None, why_not)
+    ours: Pairs = [(given[query], wanted[query]) for query in earlier]
+    theirs: Pairs = [(answer, wanted[query]) for query, answer in earlier.items()]
+    found = score(theirs)
+    return Compared(
+        served.student,
+        by="gold" if by == "gold" else "labels",
+        queries=len(ours),
+        score=found,
+        difference=score(ours).f1 - found.f1,
+        interval=difference_interval(ours, theirs),
+    )
 
 
-async def _check_rendering(night: Night, client: StudentClient, student: Path, queries: Sequence[str]) -> None:
-    """What the student was trained on must be, token for token, what the server shows it (invariants 7 and 8)."""
-    from transformers import AutoTokenizer
+def gold_slices(
+    task: type[Task],
+    gold: Mapping[str, Task],
+    student: Mapping[str, Task | None],
+    teacher: Mapping[str, Task | None] | None,
+    seen: set[tuple[str, str]],
+    bands: Mapping[str, str] | None = None,
+) -> list[Slice]:
+    """The slices of the gold: by traffic band where `bands` gives them, language, length, and what training had shown."""
+    if not gold:
+        return []
+    queries, golds = list(gold), list(gold.values())
+    groups: dict[str, Sequence[str]] = {"traffic": [bands[query] for query in queries]} if bands else {}
+    groups |= {"length": [length_of(query) for query in queries], "language": languages(queries)}
+    groups |= {"values": novelty(golds, seen)}
+    if "brand" in task.model_fields:
+        groups |= {"brand": novelty(golds, seen, "brand")}
+    student_pairs: Pairs = [(student[query], gold[query]) for query in queries]
+    return slices(groups, student_pairs, [(teacher[query], gold[query]) for query in queries] if teacher else None)
 
-    tokenizer = AutoTokenizer.from_pretrained(student)
-    for query in queries:
-        trained = tokenizer.apply_chat_template(
-            messages(night.task, query), tokenize=True, add_generation_prompt=True, return_dict=False
-        )
-        served = await client.rendered(query)
-        if served != trained:
-            raise PreflightError(f"the server renders {query!r} as {served}, training rendered it as {trained}")
+
+def variant_checks(night: Night, student: Path, variants: Mapping[str, Path]) -> list[Check]:
+    """Which quantised variants (name -> model folder) may be shipped in the student's place, by recall on the same gold;
+    without gold on the teacher's labels. Each is served alone.
+    """
+    answers, bands = teacher_answers(night), bands_of(night)
+    right = gold_of(night, trained_on(night, student), {query for query, band in bands.items() if band != "head"})
+    wanted = {query: right[query] for query in bands if query in right}
+    wanted = wanted or {query: label for query in held_out_labels(night) if (label := answers[query])}
+    given, _, _ = student_answers(night, student, list(wanted))
+    whole: Pairs = [(given[query], gold) for query, gold in wanted.items()]
+    found = []
+    for name, model in variants.items():
+        with passing(night) as apart:
+            said, _, _ = student_answers(apart, model, list(wanted))
+        pairs: Pairs = [(said[query], gold) for query, gold in wanted.items()]
+        difference = score(pairs).recall - score(whole).recall
+        found.append(Variant(name, score(pairs), difference, difference_interval(pairs, whole, figure="recall")))
+    return candidates(found, night.settings.gate.recall_drop)
+
+
+def dataset_of(night: Night, student: Path) -> Path | None:
+    """The folder of what a student learnt from; None where that is gone."""
+    made = read_manifest(student) or {}
+    adapter = read_manifest(night.work / "adapters" / str(made.get("adapter"))) or {}
+    folder = night.work / "datasets" / str(made.get("dataset") or adapter.get("dataset"))
+    return folder if read_manifest(folder) else None
 
 
 def trained_on(night: Night, student: Path) -> list[str]:
-    """The queries that a student learnt from."""
-    adapter = night.work / "adapters" / str((read_manifest(student) or {})["adapter"])
-    dataset = night.work / "datasets" / str((read_manifest(adapter) or {})["dataset"])
-    return [row.query for row in read_dataset(dataset)]
+    """The queries that a student learnt from, as far as they are still there."""
+    dataset = dataset_of(night, student)
+    return [row.query for row in read_dataset(dataset)] if dataset else []
+
+
+def seen_in(night: Night, student: Path) -> set[tuple[str, str]]:
+    """The (field, value) pairs among the answers that a student learnt from."""
+    dataset = dataset_of(night, student)
+    return {item for row in read_dataset(dataset) for item in night.task.parse(row.value).items()} if dataset else set()
 
 
 def teacher_answers(night: Night) -> dict[str, Task | None]:
@@ -131,22 +211,30 @@ def teacher_answers(night: Night) -> dict[str, Task | None]:
     }
 
 
-def head_band(night: Night) -> frozenset[str]:
-    """The queries in the head by traffic."""
-    queries = night.queries()
-    is_head = np.asarray(queries["band"].to_pylist()) == "head"
-    return frozenset(np.asarray(queries["query"].to_pylist(), dtype=object)[is_head])
+def bands_of(night: Night) -> dict[str, str]:
+    """The traffic band of each of the night's queries: head, torso or tail."""
+    table = night.queries()
+    return dict(zip(table["query"].to_pylist(), table["band"].to_pylist(), strict=True))
 
 
 def held_out_labels(night: Night) -> list[str]:
     """Without gold: tail queries with an accepted label, by hash, to compare student and teacher on."""
-    head = head_band(night)
-    tail = [one.query for one in night.labels if one.status == "accepted" and one.query not in head]
+    bands = bands_of(night)
+    tail = [one.query for one in night.labels if one.status == "accepted" and bands[one.query] != "head"]
     if not tail:
         raise InputError(
             "the night has no accepted label outside the head to measure the student on; give a longer log"
         )
     return sorted(tail, key=lambda query: digest("agreement", query))[:AGREEMENT_QUERIES]
+
+
+def _say(night: Night, found: Measured) -> None:
+    if found.teacher and found.student:
+        night.screen.say(f"  teacher {say(found.teacher)} on {found.teacher.queries:,} gold queries")
+        night.screen.say(f"  student {say(found.student)} on {found.student.queries:,} of them outside the head")
+    for one in found.latency:
+        rate = f"p50 {one.p50_ms:,.0f} ms, p99 {one.p99_ms:,.0f} ms, {one.tokens_per_second:,.0f} tokens a second"
+        night.screen.say(f"  {one.at_once} at once: {rate}")
 
 
 def say(found: Score | None) -> str:

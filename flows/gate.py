@@ -9,8 +9,8 @@ from flows.night import Night
 
 def pass_gate(night: Night, counts: Counts, judgement: Judgement | None, measured: Measured) -> list[Check]:
     """The gate's checks, each with its reason."""
-    asked = night.settings.gate
-    thresholds = Thresholds(asked.teacher_precision, asked.teacher_f1, asked.student_ratio, asked.max_invalid)
+    thresholds = Thresholds(**night.settings.gate.model_dump())
+    at = {one.at_once: one for one in measured.latency}
     figures = Figures(
         queries=counts.queries,
         labelled=counts.labelled,
@@ -22,6 +22,10 @@ def pass_gate(night: Night, counts: Counts, judgement: Judgement | None, measure
         ratio=measured.ratio,
         agreement=measured.agreement,
         invalid_rate=measured.invalid_rate,
+        answers=measured.answers,
+        compared=measured.compared,
+        latency=at.get(thresholds.latency_concurrency),
+        general=measured.general,
     )
     checks = gate(figures, thresholds)
     for check in checks:

@@ -9,16 +9,18 @@ import httpx
 
 from labels.confidence import field_confidence
 from labels.errors import EngineError, InputError
-from labels.prompt import messages
+from labels.prompt import Message, messages
 from labels.task import Task
 
 
 class StudentClient:
     """An async client of a vLLM server; `name` is the model it must be serving."""
 
-    def __init__(self, url: str, name: str, task: type[Task], max_tokens: int, timeout: float = 30.0) -> None:
+    def __init__(
+        self, url: str, name: str, task: type[Task], max_tokens: int, timeout: float = 30.0, connections: int = 64
+    ) -> None:
         self.name, self._task, self._max_tokens = name, task, max_tokens
-        limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._http = httpx.AsyncClient(base_url=url, timeout=timeout, limits=limits, trust_env=False)
 
     async def ask(self, query: str) -> tuple[str, float]:
@@ -27,15 +29,14 @@ class StudentClient:
         Raises EngineError where the server can't be reached or refuses, InputError where its answer is cut short or is
         not the task's JSON.
         """
+        choice = await self._choice("/v1/chat/completions", self._request(query))
         try:
-            response = await self._http.post("/v1/chat/completions", json=self._request(query))
-            response.raise_for_status()
-            choice = response.json()["choices"][0]
             text: str = choice["message"]["content"] or ""
             tokens = choice["logprobs"]["content"]
-        except (httpx.HTTPError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise EngineError(f"the student's server gave no answer: {type(error).__name__}: {error}") from error
-        if choice["finish_reason"] != "stop":
+            finished = choice["finish_reason"] == "stop"
+        except (KeyError, TypeError) as error:
+            raise _no_answer(error) from error
+        if not finished:
             raise InputError(f"cut short after {len(tokens)} tokens")
         pieces = [(token["token"], token["logprob"]) for token in tokens]
         try:
@@ -43,6 +44,34 @@ class StudentClient:
         except ValueError as error:
             raise InputError(f"not the task's JSON: {text[:200]!r}") from error
         return text, confidence
+
+    async def answer_tokens(self, query: str) -> int:
+        """Ask as `ask` does, for its time alone: how many tokens the answer had, whatever they say."""
+        choice = await self._choice("/v1/chat/completions", self._request(query))
+        try:
+            return len(choice["logprobs"]["content"])
+        except (KeyError, TypeError) as error:
+            raise _no_answer(error) from error
+
+    async def say(self, chat: Sequence[Message], max_tokens: int) -> str:
+        """The likeliest answer to any chat, in no given form. Raises EngineError as `ask` does."""
+        body = {"model": self.name, "messages": list(chat), "temperature": 0.0, "max_tokens": max_tokens}
+        choice = await self._choice("/v1/chat/completions", body)
+        try:
+            text: str = choice["message"]["content"] or ""
+        except (KeyError, TypeError) as error:
+            raise _no_answer(error) from error
+        return text
+
+    async def log_likelihood(self, text: str) -> tuple[float, int]:
+        """The log-likelihood of a text in nats, and of how many tokens: all but the first, which nothing precedes."""
+        body = {"model": self.name, "prompt": text, "temperature": 0.0, "max_tokens": 1, "prompt_logprobs": 0}
+        choice = await self._choice("/v1/completions", body)
+        try:
+            tokens = [next(iter(token.values()))["logprob"] for token in choice["prompt_logprobs"] if token]
+        except (KeyError, TypeError, AttributeError, StopIteration) as error:
+            raise _no_answer(error) from error
+        return float(sum(tokens)), len(tokens)
 
     async def rendered(self, query: str) -> list[int]:
         """The prompt's token ids as the server renders them."""
@@ -62,6 +91,19 @@ class StudentClient:
         """Close the connections."""
         await self._http.aclose()
 
+    async def _choice(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The first choice of the server's answer. Raises EngineError where it can't be reached or refuses."""
+        try:
+            response = await self._http.post(path, json=body)
+            response.raise_for_status()
+            choice: dict[str, Any] = response.json()["choices"][0]
+        except httpx.HTTPStatusError as error:
+            said = error.response.text[:500]
+            raise EngineError(f"the student's server refused ({error.response.status_code}): {said}") from error
+        except (httpx.HTTPError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise _no_answer(error) from error
+        return choice
+
     def _request(self, query: str) -> dict[str, Any]:
         schema = {"name": self._task.name, "schema": self._task.json_schema()}
         return {
@@ -72,6 +114,10 @@ class StudentClient:
             "logprobs": True,
             "response_format": {"type": "json_schema", "json_schema": schema},
         }
+
+
+def _no_answer(error: Exception) -> EngineError:
+    return EngineError(f"the student's server gave no answer: {type(error).__name__}: {error}")
 
 
 async def ask_all(
