@@ -1,17 +1,18 @@
 """On-policy distillation: the student writes, a teacher of the same tokenizer weighs each of its tokens."""
 
-import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from labels.errors import InputError
-from labels.files import digest, read_manifest, write_manifest, write_text
+from labels.files import digest, read_manifest, write_manifest
 from labels.models import model_identity
 from labels.prompt import messages
 from labels.task import Task
 from student.base import load_base
+from student.checkpoints import disk_of
 from student.dataset import read_dataset
 from student.recipe import Progress, Recipe
 from student.watch import arguments, run
@@ -45,7 +46,7 @@ def distil(
     `DistillationTrainer`). The teacher reads the student's prompt, which shows no facts: one that owes its labels to the
     facts it was shown is a worse teacher here than the labels are, and may undo what they taught.
 
-    Raises InputError where the two vocabularies differ, StillhouseError where training diverges.
+    Raises InputError where the two vocabularies differ, TrainingError where training diverges.
     """
     teacher = model_identity(distillation.teacher, distillation.teacher_revision)
     identity = asdict(recipe), model_identity(recipe.base, recipe.revision), asdict(distillation), teacher
@@ -56,20 +57,21 @@ def distil(
     folder.mkdir(parents=True, exist_ok=True)
     queries = sorted({row.query for row in read_dataset(dataset)})
     trainer = _trainer(task, recipe, distillation, adapter, queries, folder / "checkpoints")
-    losses = run(trainer, "distillation", folder / "checkpoints", progress)
-    trainer.model.save_pretrained(folder)
-    trainer.processing_class.save_pretrained(folder)
-    write_text(folder / "losses.json", json.dumps(losses))
-    write_manifest(
-        folder,
-        kind="distil",
-        parent=adapter.name,
-        recipe=asdict(recipe),
-        distillation=asdict(distillation),
-        teacher=teacher,
-        dataset=dataset.name,
-        queries=len(queries),
-    )
+    with disk_of(folder):
+        run(trainer, "distillation", folder, progress)
+        trainer.model.save_pretrained(folder)
+        trainer.processing_class.save_pretrained(folder)
+        write_manifest(
+            folder,
+            kind="distil",
+            parent=adapter.name,
+            recipe=asdict(recipe),
+            distillation=asdict(distillation),
+            teacher=teacher,
+            dataset=dataset.name,
+            queries=len(queries),
+        )
+        shutil.rmtree(folder / "checkpoints")
     return folder, True
 
 

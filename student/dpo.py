@@ -1,7 +1,7 @@
 """DPO: the student learns to prefer what people said to what the teacher had said, by TRL's `DPOTrainer`."""
 
 import itertools
-import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,17 +10,20 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from labels.errors import InputError, PreflightError
-from labels.files import digest, read_manifest, write_manifest, write_text
+from labels.files import digest, read_manifest, write_manifest
 from labels.models import model_identity
 from labels.prompt import messages
 from labels.task import Task
 from student.base import load_base
+from student.checkpoints import disk_of
 from student.preferences import Pair
 from student.preflight import IGNORED, check_batches
 from student.recipe import Progress, Recipe
 from student.watch import arguments, run
 
 PREFLIGHT_BATCHES = 4
+MARGIN = "rewards/margins"
+"""What TRL calls the mean of beta times how much more than the reference the student prefers chosen to rejected, in nats."""
 SAME = 0.1
 """Largest difference between the reference and the student as it starts, in nats an answer (measured: 0 in float32)."""
 
@@ -55,7 +58,7 @@ def prefer(
 
     (Rafailov et al. 2023, "Direct Preference Optimization", NeurIPS.) The reference is the student as `adapter` left
     it: TRL keeps a frozen copy of the adapter, and the pre-flight compares the two. Raises InputError where there is no
-    pair, PreflightError where a batch or the reference is not what it must be, StillhouseError where training diverges.
+    pair, PreflightError where a batch or the reference is not what it must be, TrainingError where training diverges.
     """
     identity = asdict(recipe), model_identity(recipe.base, recipe.revision), asdict(preference)
     folder = root / digest("dpo", *identity, adapter.name, dataset.name)
@@ -67,22 +70,22 @@ def prefer(
     folder.mkdir(parents=True, exist_ok=True)
     trainer = _trainer(task, recipe, preference, adapter, pairs, folder / "checkpoints")
     checked = _preflight(trainer, task, recipe, pairs)
-    losses = run(trainer, "DPO", folder / "checkpoints", progress)
-    trainer.model.save_pretrained(folder, selected_adapters=["default"])  # and not the reference beside it
-    trainer.processing_class.save_pretrained(folder)
-    write_text(folder / "losses.json", json.dumps(losses))
-    margins = [(row["step"], row["rewards/margins"]) for row in trainer.state.log_history if "rewards/margins" in row]
-    write_manifest(
-        folder,
-        kind="dpo",
-        parent=adapter.name,
-        recipe=asdict(recipe),
-        preference=asdict(preference),
-        dataset=dataset.name,
-        pairs=len(pairs),
-        preflight_rows=checked,
-        margins=margins,
-    )
+    with disk_of(folder):
+        run(trainer, "DPO", folder, progress)
+        trainer.model.save_pretrained(folder, selected_adapters=["default"])  # and not the reference beside it
+        trainer.processing_class.save_pretrained(folder)
+        write_manifest(
+            folder,
+            kind="dpo",
+            parent=adapter.name,
+            recipe=asdict(recipe),
+            preference=asdict(preference),
+            dataset=dataset.name,
+            pairs=len(pairs),
+            preflight_rows=checked,
+            margins=[(row["step"], row[MARGIN]) for row in trainer.state.log_history if MARGIN in row],
+        )
+        shutil.rmtree(folder / "checkpoints")
     return folder, True
 
 

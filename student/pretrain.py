@@ -1,17 +1,20 @@
 """Continued pretraining: the base reads the shop's own text before it is trained, and general text against forgetting."""
 
-import json
 import math
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from labels.errors import InputError
-from labels.files import digest, read_manifest, write_manifest, write_text
+from labels.files import digest, read_manifest, write_manifest
 from labels.models import model_identity
+from labels.tables import open_table, reading
 from student.base import load_base
+from student.checkpoints import disk_of
 from student.recipe import Progress, Recipe
 from student.watch import arguments, run
 
@@ -52,7 +55,7 @@ def continue_pretraining(
     holds the perplexity on held-out general and shop text, `before` and `after`; None where there was too little text.
 
     Nothing that evaluates may be in `texts` (invariant 6). Raises InputError where they do not fill a block,
-    StillhouseError where training diverges.
+    TrainingError where training diverges.
     """
     identity = model_identity(recipe.base, recipe.revision)
     kept = recipe.dtype, recipe.gradient_checkpointing, recipe.seed
@@ -71,24 +74,24 @@ def continue_pretraining(
     before = perplexity(base, shop_text), perplexity(base, general_text)
     del base
     trainer = _trainer(recipe, pretraining, [*ours, *replay], folder / "checkpoints")
-    losses = run(trainer, "continued pretraining", folder / "checkpoints", progress)
-    trained = _saved(trainer.model, tokenizer, recipe, folder)
-    after = perplexity(trained, shop_text), perplexity(trained, general_text)
-    write_text(folder / "losses.json", json.dumps(losses))
-    write_manifest(
-        folder,
-        kind="pretrain",
-        base=identity,
-        pretraining=asdict(pretraining),
-        texts=len(texts),
-        tokens=len(ours) * pretraining.block,
-        replay_tokens=len(replay) * pretraining.block,
-        shop_before=before[0],
-        shop_after=after[0],
-        general_before=before[1],
-        general_after=after[1],
-    )
-    shutil.rmtree(folder / "checkpoints")  # each as large as three models
+    with disk_of(folder):
+        run(trainer, "continued pretraining", folder, progress)
+        trained = _saved(trainer.model, tokenizer, recipe, folder)
+        after = perplexity(trained, shop_text), perplexity(trained, general_text)
+        write_manifest(
+            folder,
+            kind="pretrain",
+            base=identity,
+            pretraining=asdict(pretraining),
+            texts=len(texts),
+            tokens=len(ours) * pretraining.block,
+            replay_tokens=len(replay) * pretraining.block,
+            shop_before=before[0],
+            shop_after=after[0],
+            general_before=before[1],
+            general_after=after[1],
+        )
+        shutil.rmtree(folder / "checkpoints")  # each as large as three models
     return folder, True
 
 
@@ -106,6 +109,45 @@ def perplexity(model: Any, blocks: Blocks) -> float | None:  # noqa: ANN401 - an
     return math.exp(total / tokens) if tokens else None
 
 
+def read_general(source: str, characters: int) -> list[str]:
+    """General texts, about so many characters, from a file with a `text` column or from the train split of a dataset on
+    the Hub. Raises InputError where there is no such file or dataset, or no such column.
+    """
+    texts, held = list[str](), 0
+    for text in _file_texts(source) if Path(source).suffix else _hub_texts(source):
+        if held >= characters:
+            break
+        if text and text.strip():
+            texts.append(text)
+            held += len(text)
+    return texts
+
+
+def _file_texts(source: str) -> Iterator[str]:
+    con = duckdb.connect()
+    table = open_table(con, source, {"text": "text"}, "the general text")
+    with reading("the general text", source):
+        for batch in table.to_arrow_reader(1024):
+            yield from batch["text"].to_pylist()
+
+
+def _hub_texts(source: str) -> Iterator[str]:
+    from datasets import load_dataset
+
+    try:
+        for row in load_dataset(source, split="train", streaming=True):
+            yield row["text"]
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:  # not there, not reachable, of no kind that is known, no such column
+        raise InputError(
+            f"the general text {source!r} can't be read ({type(error).__name__}: {error}); wanted a Parquet or JSON lines "
+            "file with a `text` column, or the name of such a dataset on the Hub"
+        ) from error
+
+
 def _split(tokenizer: Any, texts: Iterable[str], block: int) -> tuple[Blocks, Blocks]:  # noqa: ANN401
     """Whole blocks to train on, and blocks of other texts to measure on; a text is on one side alone, by its hash."""
     trains, measures = list[str](), list[str]()
@@ -119,7 +161,8 @@ def _blocks(tokenizer: Any, texts: Sequence[str], block: int) -> Blocks:  # noqa
     """The texts' tokens, an end token after each, cut every `block` tokens; the last block may be shorter."""
     if not texts:
         return []
-    tokenised = tokenizer(list(texts), return_attention_mask=False)["input_ids"]
+    # A catalogue is hostile text: a special token it spells is to be read letter by letter.
+    tokenised = tokenizer(list(texts), return_attention_mask=False, split_special_tokens=True)["input_ids"]
     stream = [token for ids in tokenised for token in (*ids, tokenizer.eos_token_id)]
     return [stream[start : start + block] for start in range(0, len(stream), block)]
 

@@ -1,12 +1,15 @@
 """What the trainers of the second steps share: their arguments, their progress, and a loss that must stay a number."""
 
+import json
 import math
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from labels.errors import StillhouseError
+from labels.errors import TrainingError
+from labels.files import write_text
+from student.checkpoints import last_checkpoint
+from student.history import write_history
 from student.recipe import Progress, Recipe, Step
 
 LOG_STEPS = 1
@@ -33,27 +36,23 @@ def arguments(recipe: Recipe, checkpoints: Path) -> dict[str, Any]:
     }
 
 
-def run(trainer: Any, what: str, checkpoints: Path, progress: Progress) -> list[tuple[int, float]]:  # noqa: ANN401
-    """Train from the last whole checkpoint on, calling `progress`; returns (step, loss) of each line logged.
+def run(trainer: Any, what: str, folder: Path, progress: Progress) -> None:  # noqa: ANN401
+    """Train from the last whole checkpoint in `folder` on, calling `progress`, and keep the curve there.
 
-    Raises StillhouseError where the loss or a weight stops being a number: nothing of such a run is to be kept.
+    Raises TrainingError where the loss or a weight stops being a number: nothing of such a run is to be kept.
     """
     from transformers import PrinterCallback
 
-    trainer.remove_callback(PrinterCallback)  # the losses are kept in the folder
+    trainer.remove_callback(PrinterCallback)  # the curve is kept in the folder
     trainer.add_callback(_watch(what, progress))
-    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder / "checkpoints"))
     trained = ((name, weight) for name, weight in trainer.model.named_parameters() if weight.requires_grad)
     broken = next((name for name, weight in trained if not bool(weight.isfinite().all())), None)
     if broken:
         raise _diverged(what, f"the weights {broken} are no numbers")
-    return [(row["step"], row["loss"]) for row in trainer.state.log_history if "loss" in row]
-
-
-def last_checkpoint(checkpoints: Path) -> str | None:
-    """The newest whole checkpoint. A kill may have left a newer half of one: trainer_state.json is written last."""
-    whole = [state.parent for state in checkpoints.glob("checkpoint-*/trainer_state.json")]
-    return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))) if whole else None
+    logged = trainer.state.log_history
+    write_history(folder, logged)
+    write_text(folder / "losses.json", json.dumps([(row["step"], row["loss"]) for row in logged if "loss" in row]))
 
 
 def _watch(what: str, progress: Progress) -> Any:  # noqa: ANN401 - a transformers.TrainerCallback
@@ -62,10 +61,13 @@ def _watch(what: str, progress: Progress) -> Any:  # noqa: ANN401 - a transforme
     class Watch(TrainerCallback):
         """Passes each logged step on, and stops where the loss is no number."""
 
-        seen, at = 0.0, time.perf_counter()
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401
+            """The clock starts; after a kill so many tokens were seen already."""
+            self.seen, self.at = float(state.num_input_tokens_seen), time.perf_counter()
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:  # noqa: ANN401
-            """After every few steps."""
+        def on_log(self, args: Any, state: Any, control: Any, **other: Any) -> None:  # noqa: ANN401
+            """After every step."""
+            logs = other["logs"]
             if "loss" not in logs:  # the summary at the end
                 return
             if not math.isfinite(logs["loss"]):
@@ -79,7 +81,5 @@ def _watch(what: str, progress: Progress) -> Any:  # noqa: ANN401 - a transforme
     return Watch()
 
 
-def _diverged(what: str, why: str) -> StillhouseError:
-    return StillhouseError(
-        f"{what} diverged: {why}; lower its learning_rate, or switch it off, and run the night again"
-    )
+def _diverged(what: str, why: str) -> TrainingError:
+    return TrainingError(f"{what} diverged: {why}; lower its learning_rate, or switch it off, and run the night again")
