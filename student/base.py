@@ -2,14 +2,22 @@
 
 from typing import Any
 
+from labels.errors import EngineError
+from labels.models import model_identity
 from student.recipe import Recipe
 
 
 def load_base(recipe: Recipe, dtype: str | None = None) -> tuple[Any, Any]:
-    """The base model and its tokenizer; in 4-bit NF4 where the recipe quantises it (QLoRA)."""
+    """The base model and its tokenizer; in 4-bit NF4 where the recipe quantises it (QLoRA), unless `dtype` is given.
+
+    Raises EngineError where there is no such model, it is no causal language model in safetensors, weights of it are
+    missing, its tokenizer has no chat template, or tokens that it has no embeddings for.
+    """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+    model_identity(recipe.base, recipe.revision)  # what is no model folder at all has its own message
     precision = getattr(torch, dtype or recipe.dtype)
     quantisation = None
     if recipe.quantise_base and dtype is None:
@@ -19,10 +27,47 @@ def load_base(recipe: Recipe, dtype: str | None = None) -> tuple[Any, Any]:
             bnb_4bit_compute_dtype=precision,
             bnb_4bit_use_double_quant=True,
         )
-    model = AutoModelForCausalLM.from_pretrained(
-        recipe.base, revision=recipe.revision, dtype=precision, quantization_config=quantisation, use_safetensors=True
-    )
-    tokenizer = AutoTokenizer.from_pretrained(recipe.base, revision=recipe.revision)
+    try:
+        _check_architecture(recipe)
+        tokenizer = AutoTokenizer.from_pretrained(recipe.base, revision=recipe.revision, trust_remote_code=False)
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            recipe.base,
+            revision=recipe.revision,
+            dtype=precision,
+            quantization_config=quantisation,
+            use_safetensors=True,
+            trust_remote_code=False,  # unset, it asks at the terminal
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise EngineError(f"the base {recipe.base} can't be loaded: {type(error).__name__}: {error}") from error
+    if loaded["missing_keys"]:  # transformers would draw them by chance
+        missing = sorted(loaded["missing_keys"])
+        raise EngineError(f"the base {recipe.base} lacks {len(missing)} of its weights, first {missing[0]}")
+    if not tokenizer.chat_template:
+        raise EngineError(
+            f"the tokenizer of {recipe.base} has no chat template; wanted an instruction-tuned base, or a "
+            "chat_template.jinja in its folder"
+        )
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise EngineError(
+            f"the tokenizer of {recipe.base} has {len(tokenizer):,} tokens, its embeddings {rows:,} rows; they are not "
+            "of one model"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
+
+
+def _check_architecture(recipe: Recipe) -> None:
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    config = AutoConfig.from_pretrained(recipe.base, revision=recipe.revision, trust_remote_code=False)
+    named = config.architectures or ["an unnamed architecture"]
+    causal = named[0] in set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    if not causal or config.is_encoder_decoder or hasattr(config, "vision_config"):
+        raise EngineError(
+            f"the base {recipe.base} is {named[0]}; wanted a causal language model over text, such as LlamaForCausalLM"
+        )

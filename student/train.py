@@ -52,6 +52,8 @@ def train_adapter(task: type[Task], recipe: Recipe, dataset: Path, root: Path, p
     model, tokenizer = load_base(recipe)
     ours, general = tokens_of(task, rows, replay, tokenizer, recipe.max_length)
     trainer = _trainer(recipe, model, tokenizer, in_order(rows, ours, general, recipe.order), folder / "checkpoints")
+    if trainer.args.world_size != _processes():
+        raise TrainingError(f"{_processes()} processes were started, and {trainer.args.world_size} train together")
     trainer.add_callback(_callback(progress))
     batches = itertools.islice(iter(trainer.get_train_dataloader()), PREFLIGHT_BATCHES)
     checked = check_rows(batches, tokenizer, _expected([*ours, *general]))
@@ -65,6 +67,7 @@ def train_adapter(task: type[Task], recipe: Recipe, dataset: Path, root: Path, p
             write_text(
                 folder / "losses.json", json.dumps([(row["step"], row["loss"]) for row in logged if "loss" in row])
             )
+            (folder / "training_args.bin").unlink()  # a pickle
             write_manifest(
                 folder,
                 **_configuration(recipe, dataset),
@@ -81,7 +84,11 @@ def train_adapter(task: type[Task], recipe: Recipe, dataset: Path, root: Path, p
 
 def _configuration(recipe: Recipe, dataset: Path) -> dict[str, Any]:
     """What a checkpoint belongs to. More processes make an update of more rows: that is another training."""
-    return {"recipe": asdict(recipe), "dataset": dataset.name, "processes": int(os.environ.get("WORLD_SIZE", "1"))}
+    return {"recipe": asdict(recipe), "dataset": dataset.name, "processes": _processes()}
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _same_configuration(folder: Path, recipe: Recipe, dataset: Path) -> None:
@@ -143,6 +150,7 @@ def _disk_of(folder: Path) -> Iterator[None]:
 
 
 def _trainer(recipe: Recipe, model: Any, tokenizer: Any, rows: Sequence[Tokens], checkpoints: Path) -> Any:  # noqa: ANN401
+    import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import PrinterCallback
@@ -177,6 +185,7 @@ def _trainer(recipe: Recipe, model: Any, tokenizer: Any, rows: Sequence[Tokens],
         packing=recipe.packing,
         packing_strategy="bfd",
         train_sampling_strategy="sequential" if recipe.order == "easy_to_hard" else "random",
+        use_cpu=not torch.accelerator.is_available(),  # unset, several processes without a GPU train one by one
         bf16=recipe.dtype == "bfloat16",
         gradient_checkpointing=recipe.gradient_checkpointing,
         save_strategy="steps",
