@@ -19,7 +19,8 @@ LEAST = 50
 LEAST_QUESTIONS, LEAST_TOKENS = 100, 1000
 """General ability: one question of a hundred is the percent that may be lost; tokens of held-out text."""
 
-Unit = Literal["share", "count", "ms"]
+Unit = Literal["share", "points", "count", "ms"]
+"""What a figure is: a share of 1, a difference of shares, a number, milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ class Compared:
     score: Score | None = None
     difference: float | None = None
     interval: Interval | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """A dict `json.dumps` takes."""
+        return asdict(self) | {"score": self.score.to_json() if self.score else None}
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ def candidates(variants: Sequence[Variant], recall_drop: float) -> list[Check]:
         )
         if not ok:
             message += f": too few to tell, wanted {LEAST}" if queries < LEAST else ": it is not shipped"
-        checks.append(Check(one.name, ok, one.difference, -recall_drop, message, one.interval))
+        checks.append(Check(one.name, ok, one.difference, -recall_drop, message, one.interval, unit="points"))
     return checks
 
 
@@ -246,9 +251,10 @@ def _served(found: Compared | None, thresholds: Thresholds) -> Check:
     allowed = f"a loss of {100 * delta:.1f} points allowed"
     if found is None:
         message = f"the student was not compared with the one being served; {allowed}. Measure it first"
-        return Check("served", False, None, -delta, message)
+        return Check("served", False, None, -delta, message, unit="points")
     if found.difference is None or found.interval is None:
-        return Check("served", True, None, -delta, f"not compared with a serving student: {found.why_not}")
+        message = f"not compared with a student that is being served: {found.why_not}"
+        return Check("served", True, None, -delta, message, unit="points")
     (low, high), on = (
         found.interval,
         "gold queries" if found.by == "gold" else "of the teacher's labels, for want of gold",
@@ -264,7 +270,7 @@ def _served(found: Compared | None, thresholds: Thresholds) -> Check:
         message += ": it may be as good; more gold would tell, or a larger gate.delta lets it through"
     elif not ok:
         message += ": train longer, or see what changed in the labels"
-    return Check("served", ok, found.difference, -delta, message, found.interval)
+    return Check("served", ok, found.difference, -delta, message, found.interval, unit="points")
 
 
 def _latency(found: Latency | None, thresholds: Thresholds) -> Check:

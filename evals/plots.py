@@ -1,81 +1,18 @@
-"""The report's plots, as SVG that takes its colours and font from the page, so that light and dark both work.
+"""The report's plots of the night: quality, verdicts, coverage, confidence, time."""
 
-matplotlib is loaded when a plot is drawn, not before. It draws in stand-in colours, which become CSS variables.
-"""
-
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evals.calibration import BINS, LEAST, Bin, Checked, bin_of, expected_calibration_error, reliability_bins
+from evals.drawing import ACCENT, AUTHORS, INK, MUTED, Plot, canvas, percent, sentence, styled, svg_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-INK, MUTED, LINE, ACCENT = "#010101", "#020202", "#030303", "#040404"
-AUTHORS = {"teacher": ("#040404", "o"), "student": ("#050505", "s"), "lookup": ("#060606", "D")}
-VARIABLES = {
-    "#010101": "ink",
-    "#020202": "muted",
-    "#030303": "line",
-    "#040404": "teacher",
-    "#050505": "student",
-    "#060606": "lookup",
-}
-STYLE: Any = {  # Any: matplotlib types its settings one by one
-    "svg.fonttype": "none",
-    "svg.hashsalt": "stillhouse",
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": MUTED,
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.formatter.use_mathtext": False,
-    "figure.facecolor": "none",
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "legend.frameon": False,
-}
-P = ParamSpec("P")
 
 
-@dataclass(frozen=True)
-class Plot:
-    """One plot: its name (an HTML id), title, SVG ("" where there is nothing to draw), and what it says in words."""
-
-    name: str
-    title: str
-    svg: str
-    words: str
-
-
-def _styled(draw: Callable[P, Plot]) -> Callable[P, Plot]:
-    """Draw in the report's style, and leave matplotlib's settings elsewhere alone."""
-
-    @wraps(draw)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> Plot:
-        import matplotlib as mpl
-
-        with mpl.rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return styled
-
-
-@_styled
+@styled
 def coverage(traffic: Sequence[float], head: int) -> Plot:
     """The share of all traffic that the most frequent queries make up; `traffic` falls, the head is cut after `head`.
 
@@ -87,7 +24,7 @@ def coverage(traffic: Sequence[float], head: int) -> Plot:
         return Plot(name, title, "", "Not drawn: the night counted no traffic.")
     share = np.cumsum(np.asarray(traffic, dtype=float)) / total
     ranks = np.unique(np.geomspace(1, len(share), 400).astype(int))
-    figure, axes = _canvas()
+    figure, axes = canvas()
     axes.plot(ranks, share[ranks - 1], color=ACCENT, linewidth=2)
     words = f"{len(share):,} distinct queries; no head is marked, since none was published."
     if head := min(head, len(share)):
@@ -109,11 +46,11 @@ def coverage(traffic: Sequence[float], head: int) -> Plot:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set(xlim=(1, max(len(share), 2)), ylim=(0, 1.02))
     axes.set(xlabel="distinct queries, most frequent first (log scale)", ylabel="share of traffic")
-    axes.yaxis.set_major_formatter(_percent)
-    return Plot(name, title, _svg(figure, name), words)
+    axes.yaxis.set_major_formatter(percent)
+    return Plot(name, title, svg_of(figure, name), words)
 
 
-@_styled
+@styled
 def judgement(found: Mapping[str, Any] | None, threshold: float | None = None) -> Plot:
     """What share of labels is right, over all, by stratum and by traffic, with 95% intervals (`Judgement.to_json`)."""
     name, title = "judgement", "Labels that are right, by people's verdicts"
@@ -122,7 +59,7 @@ def judgement(found: Mapping[str, Any] | None, threshold: float | None = None) -
     whole = {"share": found["precision"], "low": found["low"], "high": found["high"]}
     rows = [("all labels", whole), ("by traffic", found["by_traffic"]), *found["by_stratum"].items()]
     rows = [(what, part) for what, part in rows if part]
-    figure, axes = _canvas()
+    figure, axes = canvas()
     for place, (what, part) in enumerate(rows):
         share, low, high = (100 * part[key] for key in ("share", "low", "high"))
         error = [[max(share - low, 0)], [max(high - share, 0)]]
@@ -144,17 +81,17 @@ def judgement(found: Mapping[str, Any] | None, threshold: float | None = None) -
     words += f", by {found['verdicts']:,} {'simulated ' if found['simulated'] else ''}verdicts."
     if threshold is not None:
         words += f" The gate wants the lower end at {threshold:.1%}."
-    return Plot(name, title, _svg(figure, name), words)
+    return Plot(name, title, svg_of(figure, name), words)
 
 
-@_styled
+@styled
 def quality(scores: Mapping[str, Mapping[str, Any] | None]) -> Plot:
     """Precision, recall and F1 with 95% intervals of teacher, student and lookup (`Score.to_json`; None: missing)."""
     name, title = "quality", "Precision, recall and F1, with 95% intervals"
     there = {author: found for author, found in scores.items() if found}
     if not there:
         return Plot(name, title, "", "Not drawn: without gold answers nothing was scored. Give them with --gold FILE.")
-    figure, axes = _canvas()
+    figure, axes = canvas()
     least = 1.0
     for place, (author, found) in enumerate(there.items()):
         colour, marker = AUTHORS[author]
@@ -181,15 +118,15 @@ def quality(scores: Mapping[str, Mapping[str, Any] | None]) -> Plot:
     floor = max(0.0, np.floor((least - 0.02) * 20) / 20)
     step = 0.05 if floor > 0.7 else 0.1 if floor > 0.4 else 0.2
     axes.set(xlim=(-0.5, 2.5), ylim=(floor, 1 + (1 - floor) * 0.08), yticks=np.arange(1, floor - 1e-9, -step))
-    axes.yaxis.set_major_formatter(_percent)
+    axes.yaxis.set_major_formatter(percent)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, handletextpad=0.3, columnspacing=1.6)
     missing = [author for author, found in scores.items() if not found]
     words = "; ".join(f"{author}'s F1 {found['f1']:.1%}" for author, found in there.items())
     words += f"; not measured: {', '.join(missing)}" if missing else ""
-    return Plot(name, title, _svg(figure, name), _sentence(words))
+    return Plot(name, title, svg_of(figure, name), sentence(words))
 
 
-@_styled
+@styled
 def reliability(checked: Checked, calibration: Mapping[str, Any] | None) -> Plot:
     """Confidence against correctness, as given and, where there is a calibration (`Calibration.to_json`), calibrated.
 
@@ -202,7 +139,7 @@ def reliability(checked: Checked, calibration: Mapping[str, Any] | None) -> Plot
         np.array([point[0] for point in checked.points]),
         np.array([float(point[1]) for point in checked.points]),
     )
-    figure, axes = _canvas()
+    figure, axes = canvas()
     axes.remove()
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
@@ -213,7 +150,7 @@ def reliability(checked: Checked, calibration: Mapping[str, Any] | None) -> Plot
         _bins(top, calibrated, "calibrated", INK, "s", "none")
         top.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.3, columnspacing=1.6)
     top.set(ylim=(0, 1.04), ylabel="share right")
-    top.yaxis.set_major_formatter(_percent)
+    top.yaxis.set_major_formatter(percent)
     counts = np.bincount(bin_of(sure), minlength=BINS)
     below.bar((np.arange(BINS) + 0.5) / BINS, counts, width=0.085, color=ACCENT, alpha=0.45)
     for place in np.flatnonzero(counts):
@@ -231,7 +168,7 @@ def reliability(checked: Checked, calibration: Mapping[str, Any] | None) -> Plot
     elif len(sure) < LEAST:
         words += f". Not calibrated: that takes {LEAST:,} checked labels, {LEAST - len(sure):,} more than there are"
     words += ". Points above the dashed line are right more often than they claim."
-    return Plot(name, title, _svg(figure, name), words)
+    return Plot(name, title, svg_of(figure, name), words)
 
 
 def _bins(axes: "Axes", bins: Sequence[Bin], label: str, colour: str, marker: str, inside: str) -> None:
@@ -250,13 +187,13 @@ def _bins(axes: "Axes", bins: Sequence[Bin], label: str, colour: str, marker: st
     )
 
 
-@_styled
+@styled
 def times(seconds: Mapping[str, float]) -> Plot:
     """Wall time of each stage, in the order they ran."""
     name, title = "times", "Time per stage"
     if not seconds:
         return Plot(name, title, "", "Not drawn: no stage was timed.")
-    figure, axes = _canvas(height=max(1.6, 0.55 + 0.27 * len(seconds)))
+    figure, axes = canvas(height=max(1.6, 0.55 + 0.27 * len(seconds)))
     stages, spent = list(seconds), [float(value) for value in seconds.values()]
     axes.barh(stages, spent, color=ACCENT, alpha=0.85, height=0.62)
     for place, value in enumerate(spent):
@@ -268,29 +205,7 @@ def times(seconds: Mapping[str, float]) -> Plot:
     axes.grid(visible=False)
     longest = max(seconds, key=lambda stage: seconds[stage])
     words = f"{duration(sum(spent))} in all; the longest stage is {longest}, {duration(seconds[longest])}."
-    return Plot(name, title, _svg(figure, name), words)
-
-
-@_styled
-def losses(points: Sequence[tuple[int, float]]) -> Plot:
-    """The student's training loss: (step, loss in nats per label token)."""
-    name, title = "losses", "The student's training loss"
-    if not points:
-        return Plot(name, title, "", "Not drawn: no student was trained this night.")
-    steps, values = [point[0] for point in points], [point[1] for point in points]
-    figure, axes = _canvas()
-    axes.plot(steps, values, color=AUTHORS["student"][0], linewidth=2, marker="o" if len(points) < 3 else None)
-    axes.annotate(
-        f"{values[-1]:.3f}",
-        (steps[-1], values[-1]),
-        xytext=(-2, 7),
-        textcoords="offset points",
-        ha="right",
-        va="bottom",
-    )
-    axes.set(xlabel="optimiser step", ylabel="loss per label token (nats)", ylim=(0, max(*values, 0.001) * 1.08))
-    words = f"From {values[0]:.3f} at step {steps[0]:,} to {values[-1]:.3f} at step {steps[-1]:,}."
-    return Plot(name, title, _svg(figure, name), words)
+    return Plot(name, title, svg_of(figure, name), words)
 
 
 def duration(seconds: float) -> str:
@@ -303,35 +218,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def _canvas(height: float = 3.1) -> tuple["Figure", "Axes"]:
-    """A figure of phone width (4.7 inches at 72 points), so that text stays readable there; styled like the page."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.7, height), layout="constrained")
-    axes = figure.subplots()
-    axes.grid(visible=True, axis="y")
-    return figure, axes
-
-
-def _svg(figure: "Figure", name: str) -> str:
-    """The figure as inline SVG: page colours and font, its ids prefixed by `name` so that plots don't collide."""
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<(metadata|style)\b.*?</\1>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, f"var(--{variable})")
-    return re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r'<svg \1 aria-hidden="true">', svg, count=1)
-
-
-def _percent(value: float, _: object) -> str:
-    return f"{value:.0%}"
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + "."

@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from evals import labelling, plots
+from evals import labelling, plots, student_plots
 from evals.calibration import Checked
 from labels.files import write_text
 from labels.records import Label, Verdict
@@ -23,14 +23,15 @@ class ReportData:
     """What the plots and tables need beyond the summary; empty where there is none.
 
     `traffic`: of every query, falling; `head_cut`: after how many of these the head was cut, 0 without one;
-    `checked`: labels known to be right or wrong, with their confidence; `losses`: (optimiser step, training loss);
-    `rejected` and `verdicts`: EXAMPLES of each are shown.
+    `checked`: labels known to be right or wrong, with their confidence; `training`: the student's training curve, a line
+    with step, loss, learning_rate and tokens_per_second for every few steps; `rejected` and `verdicts`: EXAMPLES of each
+    are shown.
     """
 
     traffic: Sequence[float]
     head_cut: int
     checked: Checked
-    losses: Sequence[tuple[int, float]]
+    training: Sequence[Mapping[str, float]]
     rejected: Sequence[Label]
     verdicts: Sequence[Verdict]
 
@@ -69,10 +70,21 @@ def write_report(summary: Mapping[str, Any], data: ReportData, path: Path) -> No
             plots.coverage(data.traffic, data.head_cut),
             plots.reliability(data.checked, summary.get("calibration")),
             plots.times(summary.get("seconds") or {}),
-            plots.losses(data.losses),
         ],
+        margins=student_plots.margins(summary.get("gate") or []),
+        student_plots=[
+            student_plots.slices(summary.get("slices") or []),
+            student_plots.kept(summary.get("dataset")),
+            student_plots.training(data.training),
+            student_plots.comparisons(summary.get("comparisons") or []),
+        ],
+        beside=_beside(summary.get("served")),
+        left_out=_left_out(summary.get("dataset")),
+        sizes={author: size for author in ("teacher", "student") if (size := summary.get(f"{author}_size"))},
+        parity=_parity(summary.get("parity")),
         facts=_facts(summary),
         scores={author: found for author, found in scores.items() if found},
+        fields=list(dict.fromkeys(field for found in scores.values() if found for field in found["by_field"])),
         verdicts=sorted(data.verdicts, key=lambda verdict: verdict.decision == "right")[:EXAMPLES],
         review=summary.get("review") or {},
         rejected=data.rejected[:EXAMPLES],
@@ -112,9 +124,10 @@ def _threshold(summary: Mapping[str, Any]) -> float | None:
 def _verdict(summary: Mapping[str, Any]) -> str:
     """The night's outcome in one sentence."""
     release = summary.get("release")
-    if summary.get("published"):
-        return f"Published as release {release}."
     refused = [check["name"] for check in summary.get("gate") or [] if not check["passed"]]
+    if summary.get("published"):
+        forced = f", forced though the gate refused ({', '.join(refused)})" if refused else ""
+        return f"Published as release {release}{forced}."
     why = f"the gate refused ({', '.join(refused)})" if refused else "the night ended before a release was made"
     return f"Not published: {why}. " + (f"Release {release} stays in use." if release else "There is no release yet.")
 
@@ -158,14 +171,47 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Head", f"{_count(summary.get('head_entries') or None)} queries"),
         ("Its traffic share", _percent(summary["head_traffic_share"]) if summary.get("head_traffic_share") else "none"),
     ]
-    for author in ("teacher", "student"):
-        size = summary.get(f"{author}_size") or {}
-        facts += [(f"{author.capitalize()} {name.replace('_', ' ')}", _plain(value)) for name, value in size.items()]
     return facts
 
 
-def _plain(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+def _beside(found: Mapping[str, Any] | None) -> str:
+    """The night's student beside the one that was served until then."""
+    if not found:
+        return "The student was not compared with one being served."
+    if found.get("difference") is None:
+        return f"Not compared with a student that is being served: {found.get('why_not') or 'it was not measured'}."
+    low, high = (100 * end for end in found["interval"])
+    on = "gold queries" if found["by"] == "gold" else "of the teacher's labels, for want of gold"
+    return (
+        f"Against {found['served']}, which was being served, its F1 is {100 * found['difference']:+.1f} points (95% interval "
+        f"{low:+.1f} to {high:+.1f}), on {found['queries']:,} {on}."
+    )
+
+
+LEFT_OUT = {
+    "rejected": "turned down by a guardrail",
+    "failed": "failed",
+    "held_out": "queries that measure",
+    "near_gold": "near a query that measures",
+    "unsure": "less sure than student.data.min_confidence",
+    "collapsed": "the same as another, or nearly",
+    "not_drawn": "not drawn: there were enough",
+}
+
+
+def _left_out(dataset: Mapping[str, Any] | None) -> list[tuple[str, int]]:
+    """How many labels did not train, by the reason in words; reasons that none had left out."""
+    counts = (dataset or {}).get("left_out") or {}
+    return [(LEFT_OUT.get(reason, reason.replace("_", " ")), count) for reason, count in counts.items() if count]
+
+
+def _parity(found: Mapping[str, Any] | None) -> str:
+    """What the merge kept of the adapter, in one line."""
+    if not found:
+        return ""
+    told = f"The merged student's logits differ from its adapter's by {found['max_logit_difference']:.1g} at most"
+    told += f" ({found['bound']:g} allowed)" if "bound" in found else ""
+    return f"{told}, on {found['queries']:,} queries."
 
 
 def _clip(value: object) -> str:

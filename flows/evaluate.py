@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from evals.gate import Check, Compared, Variant, candidates
 from evals.general import Regression
 from evals.language import languages
@@ -194,7 +196,10 @@ def dataset_of(night: Night, student: Path) -> Path | None:
 def trained_on(night: Night, student: Path) -> list[str]:
     """The queries that a student learnt from, as far as they are still there."""
     dataset = dataset_of(night, student)
-    return [row.query for row in read_dataset(dataset)] if dataset else []
+    if dataset is None:
+        return []
+    pairs = pq.read_table(dataset / "preferences.parquet", columns=["query"])["query"].to_pylist()
+    return list(dict.fromkeys([*(row.query for row in read_dataset(dataset)), *pairs]))
 
 
 def seen_in(night: Night, student: Path) -> set[tuple[str, str]]:

@@ -1,19 +1,21 @@
 """Stage: the night's summary.json and its report page."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from evals.calibration import Calibration
 from evals.judge import Judgement
+from evals.latency import Latency
 from evals.report import ReportData, write_report
-from flows.evaluate import Measured, as_json
+from flows.evaluate import Measured, as_json, dataset_of
 from flows.label import LABELLING
 from flows.night import Night
 from flows.people import reviewers_json, verdicts_of
 from flows.publish import Head, LookupMeasured
 from flows.review import checked_labels, queue_of
+from flows.served import footprint
 from labels.files import read_json, read_manifest, write_json
+from student.history import FILE, read_history
 
 
 def summarise(
@@ -46,6 +48,10 @@ def summarise(
         "student_ratio": list(measured.ratio) if measured.ratio else None,
         "agreement": as_json(measured.agreement),
         "invalid_rate": measured.invalid_rate,
+        "slices": [part.to_json() for part in measured.slices],
+        "served": measured.compared.to_json(),
+        "latency": [one.to_json() for one in measured.latency],
+        "general": measured.general.to_json() if measured.general else None,
         "lookup": as_json(lookup.lookup) if lookup else None,
         "lookup_teacher": as_json(lookup.teacher) if lookup else None,
         "lookup_ratio": list(lookup.ratio) if lookup and lookup.ratio else None,
@@ -58,13 +64,28 @@ def summarise(
         "release": release,
         "published": published,
         "gate": checks,
-        "student_size": {"parameters": (read_manifest(student) or {}).get("parameters")},
+        "student_size": measured.size | {"tokens_per_second": _fastest(measured.latency)},
+        "teacher_size": footprint(night.settings.teacher.model) | {"tokens_per_second": _labelling_rate(night)},
+        "dataset": read_manifest(dataset) if (dataset := dataset_of(night, student)) else None,
+        "parity": (read_manifest(student) or {}).get("parity"),
         "student_model": student.name,
         "teacher_model": night.settings.teacher.model,
         "seconds": seconds,
     }
     write_json(night.folder / "summary.json", summary)
     return summary
+
+
+def _fastest(latency: list[Latency]) -> float | None:
+    """Tokens a second with as many callers as serve it best."""
+    return max((one.tokens_per_second for one in latency), default=None)
+
+
+def _labelling_rate(night: Night) -> float | None:
+    """Tokens a second that the teacher wrote this night; None where it was asked nothing."""
+    done = read_json(night.folder / LABELLING) or {}
+    tokens, seconds = (done.get("tokens") or {}).get("out"), done.get("label_seconds")
+    return round(tokens / seconds, 1) if tokens and seconds else None
 
 
 def _review(night: Night) -> dict[str, Any]:
@@ -78,12 +99,12 @@ def _review(night: Night) -> dict[str, Any]:
 def report_night(night: Night, summary: dict[str, Any], student: Path, head: Head) -> Path:
     """Write the night's report.html; returns its path."""
     checked = checked_labels(night)
-    adapter = night.work / "adapters" / str((read_manifest(student) or {})["adapter"])
+    adapter = night.work / "adapters" / str((read_manifest(student) or {}).get("adapter"))
     data = ReportData(
         traffic=night.queries()["traffic"].to_pylist(),
         head_cut=head.cut,
         checked=checked,
-        losses=json.loads((adapter / "losses.json").read_text(encoding="utf-8")),
+        training=read_history(adapter) if (adapter / FILE).exists() else [],
         rejected=[label for label in night.labels if label.status == "rejected"],
         verdicts=verdicts_of(night),
     )

@@ -29,6 +29,14 @@ def night_table(summary: dict[str, Any], settings: Settings) -> Table:
     ratio = summary["student_ratio"]
     over = f", {ratio[0]:.1%} to {ratio[1]:.1%} of the teacher's there" if ratio else ""
     table.add_row("student on gold's tail", f1_text(summary["student"]) + over)
+    if (compared := summary["served"])["difference"] is not None:
+        low, high = (100 * end for end in compared["interval"])
+        beside = f"{100 * compared['difference']:+.1f} points of F1 ({low:+.1f} to {high:+.1f})"
+        table.add_row("against the one served", beside)
+    for one in summary["latency"][:1]:
+        table.add_row(
+            "latency", f"p50 {one['p50_ms']:,.0f} ms, p99 {one['p99_ms']:,.0f} ms with {one['at_once']} at once"
+        )
     ratio = summary["lookup_ratio"]
     over = f", {ratio[0]:.1%} to {ratio[1]:.1%} of the teacher's" if ratio else ""
     table.add_row("lookup, by traffic", f1_text(summary["lookup"]) + over)
@@ -43,6 +51,46 @@ def night_table(summary: dict[str, Any], settings: Settings) -> Table:
     table.add_row("seconds", f"{times} = {sum(summary['seconds'].values()):.0f}")
     table.add_row("report", str(settings.folder / "nights" / summary["night"] / "report.html"))
     return table
+
+
+def evaluation_table(found: dict[str, Any]) -> Group:
+    """A student's figures on right answers (`stillhouse evaluate`): in all, by field, by slice; how fast, how large."""
+    left = (
+        f" ({found['left_out']:,} more left out: the student was trained on them, or near)" if found["left_out"] else ""
+    )
+    title = f"{_plain(found['student'])} on {_plain(found['data'])}: {found['queries']:,} queries{left}"
+    size, score = found["size"], found["score"]
+    scores = Table("", "precision", "recall", "F1", "95% interval", title=title, box=box.SIMPLE)
+    for name, part in {"all fields": score, **score["by_field"]}.items():
+        scores.add_row(
+            name, *(f"{part[key]:.3f}" for key in ("precision", "recall", "f1")), _between(part["f1_interval"])
+        )
+    scores.add_row("mean of fields", "", "", f"{score['macro_f1']:.3f}", _between(score["macro_f1_interval"]))
+    scores.add_row("wholly right", "", "", f"{score['exact']:.3f}", _between(score["exact_interval"]))
+    slices = Table("", "", "queries", "F1", "95% interval", box=box.SIMPLE)
+    for one in found["slices"]:
+        f1 = one["student"]
+        slices.add_row(one["by"], one["value"], f"{one['queries']:,}", f"{f1['f1']:.3f}", _between(f1["f1_interval"]))
+    facts = Table(box=box.SIMPLE, show_header=False)
+    facts.add_row("invalid answers", f"{found['invalid_rate']:.2%}")
+    if size["parameters"]:
+        facts.add_row("size", f"{size['parameters']:,} parameters, {size['gib']:.3f} GiB")
+    for one in found["latency"] or []:
+        times = (
+            f"p50 {one['p50_ms']:,.0f} ms, p99 {one['p99_ms']:,.0f} ms, {one['tokens_per_second']:,.0f} tokens a second"
+        )
+        facts.add_row(f"{one['at_once']} at once", f"{times} ({one['requests']:,} requests)")
+    if general := found["general"]:
+        for what, change in (("accuracy", "loss"), ("perplexity", "rise")):
+            if general[f"{what}_before"] is not None:
+                figures = f"{general[f'{what}_before']:.3f} before, {general[f'{what}_after']:.3f} after"
+                facts.add_row(f"general {what}", f"{figures}: a {change} of {general[f'{what}_{change}']:.1%}")
+    facts.add_row("written to", _plain(found["file"]))
+    return Group(scores, slices, facts)
+
+
+def _between(interval: list[float]) -> str:
+    return f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
 def judged_text(judgement: dict[str, Any] | None) -> str:
