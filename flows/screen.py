@@ -1,7 +1,8 @@
 """What one sees while a night runs: a progress bar with its rate for every long stage, a line for every finished one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -27,6 +28,14 @@ class RateColumn(TextColumn):
         return Text(f"{speed:,.0f}/s" if speed else "", style="cyan")
 
 
+class Advance(Protocol):
+    """Moves a progress bar on."""
+
+    def __call__(self, more: int, note: str = "", total: int | None = None) -> None:
+        """By `more` steps, of `total` where that is known only now."""
+        ...
+
+
 class Screen:
     """Where a night shows itself: the terminal, or plain lines where there is none."""
 
@@ -38,8 +47,8 @@ class Screen:
         self.console.print(line)
 
     @contextmanager
-    def bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A progress bar of `total` steps; call the result with how many more are done."""
+    def bar(self, what: str, total: int | None) -> Iterator[Advance]:
+        """A progress bar of `total` steps (None: not known yet); the result moves it on."""
         columns = (
             TextColumn("  {task.description:<26}"),
             BarColumn(12),
@@ -47,10 +56,11 @@ class Screen:
             RateColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}", style="cyan"),
         )
         with Progress(*columns, console=self.console, transient=self.console.is_terminal) as progress:
-            task = progress.add_task(what, total=total)
-            yield lambda more: progress.advance(task, more)
+            task = progress.add_task(what, total=total, note="")
+            yield lambda more, note="", total=None: progress.update(task, advance=more, note=note, total=total)
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:

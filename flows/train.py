@@ -1,70 +1,64 @@
-"""Stage: the student. Dataset, LoRA, merge; each is skipped where it is there already."""
+"""Stage: the student. Its dataset, its training in as many rounds as the settings allow, its merge."""
 
-import math
-import os
-from dataclasses import fields
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from threadpoolctl import threadpool_limits
-
+from flows.fit import fit, quiet_libraries, recipe_of
 from flows.night import Night
 from flows.people import answers_of, held_out
-from labels.files import read_manifest
-from student.dataset import build_dataset, read_dataset
-from student.merge import merge
-from student.recipe import Recipe
-from student.train import train_adapter
+from flows.review import places
+from flows.rounds import Trained, calibrated, dev_split, train_in_rounds
+from flows.second_steps import pretrained
+from labels.files import read_manifest, write_json
+from labels.records import Label
+from student.dataset import Dataset, build_dataset
+from student.extras import Extras, extend_dataset
+from student.selection import Selection, least_sure
 
-PARITY_QUERIES = 64
+ROUNDS = "rounds.json"
 
 
-def train_student(night: Night) -> Path:
-    """The folder of the merged student trained on the night's labels."""
+def train_student(night: Night, parent: str | None) -> Path:
+    """The folder of the merged student trained on the night's labels; `parent` is the student served now."""
     quiet_libraries()
-    dataset = build_dataset(night.task, night.labels, answers_of(night), held_out(night), night.work / "datasets")
-    left_out = f"{dataset.held_out:,} held-out gold and {dataset.near_gold:,} near it left out"
-    people = f"{dataset.verified} verified and {dataset.corrected} of them corrected by people"
-    night.screen.say(f"  {dataset.rows:,} rows ({people}; {left_out})")
-    recipe = recipe_of(night)
-    steps = math.ceil(dataset.rows / (recipe.batch * recipe.accumulate)) * recipe.epochs
-    # Training has the machine to itself and takes every core, where all else here takes one. Not by
-    # torch.set_num_threads, which vLLM's CPU build replaces by a function that does nothing.
-    with (
-        night.screen.bar("training the student (LoRA)", steps) as advance,
-        threadpool_limits(os.cpu_count(), user_api="openmp"),
-    ):
-        done = 0
+    dev = dev_split(night)
+    dataset = dataset_of_night(night, night.labels, Selection(**night.settings.student.data.model_dump()), dev)
+    say_dataset(night, dataset)
+    recipe = pretrained(night, recipe_of(night))
 
-        def progress(step: int) -> None:
-            nonlocal done
-            advance(step - done)
-            done = step
+    def train(extras: Extras) -> Trained:
+        folder = extend_dataset(dataset.folder, extras, night.work / "datasets")
+        facts: dict[str, Any] = read_manifest(folder) or {}
+        return Trained(fit(night, recipe, folder, parent), facts["rows"], facts["pairs"])
 
-        adapter, trained = train_adapter(night.task, recipe, dataset.folder, night.work / "adapters", progress)
-        progress(steps)
-    queries = [row.query for row in read_dataset(dataset.folder)[:PARITY_QUERIES]]
-    model, merged = merge(night.task, recipe, adapter, queries, night.work / "students")
-    parity = (read_manifest(model) or {})["parity"]
-    difference = f"max logit difference {parity['max_logit_difference']:.1g}"
-    night.screen.say(
-        f"  {'trained' if trained else 'nothing to train: the adapter is there'}; "
-        f"{'merged' if merged else 'merged before'}, {difference} → {model.name}"
+    done = train_in_rounds(night, dev, train)
+    write_json(night.folder / ROUNDS, [one.to_json() for one in done.rounds])
+    return done.student
+
+
+def dataset_of_night(night: Night, labels: Sequence[Label], selection: Selection, dev: Iterable[str] = ()) -> Dataset:
+    """The dataset of these labels and all that people answered; nothing that measures, nor the `dev` queries."""
+    place, chance = places(night), calibrated(night)
+    return build_dataset(
+        night.task,
+        labels,
+        answers_of(night),
+        held_out(night) | set(dev),
+        night.work / "datasets",
+        selection=selection,
+        traffic={query: traffic for query, (_, traffic) in place.items()},
+        bands={query: band for query, (band, _) in place.items()},
+        confidence=lambda label: chance(least_sure(label)),
+        seed=night.settings.seed,
     )
-    return model
 
 
-def recipe_of(night: Night) -> Recipe:
-    """The training recipe the settings describe."""
-    s = night.settings.student
-    same = {field.name: getattr(s, field.name) for field in fields(Recipe) if field.name != "seed"}
-    return Recipe(**same, seed=night.settings.seed)
-
-
-def quiet_libraries() -> None:
-    """Our own progress bar is enough."""
-    import datasets
-    import transformers
-
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
+def say_dataset(night: Night, dataset: Dataset) -> None:
+    """What is in it, what is not, and what that may cost."""
+    people = f"{dataset.verified} verified and {dataset.corrected} of them corrected by people"
+    left_out = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in dataset.left_out.items() if count)
+    replay = f", {dataset.replay:,} general rows beside" if dataset.replay else ""
+    night.screen.say(f"  {dataset.rows:,} rows ({people}){replay}; left out: {left_out or 'none'}")
+    for warning in dataset.kept.warnings:
+        night.screen.say(f"  [yellow]{warning}[/]")

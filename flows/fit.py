@@ -1,0 +1,76 @@
+"""From a dataset to a merged student: training, what may follow it, the merge. Each is skipped where it is there already."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+from flows.night import Night
+from flows.second_steps import after_training
+from labels.files import digest, read_manifest
+from student.dataset import read_dataset
+from student.job import train_by_accelerate
+from student.merge import merge
+from student.recipe import Progress, Recipe, Step
+from student.train import train_adapter
+
+PARITY_QUERIES = 64
+LINES = 10
+"""So many lines a training leaves where there is no terminal to draw a bar on."""
+
+
+def recipe_of(night: Night) -> Recipe:
+    """The training recipe the settings describe."""
+    s = night.settings.student
+    same = {field.name: getattr(s, field.name) for field in fields(Recipe) if field.name != "seed"}
+    return Recipe(**same, seed=night.settings.seed)
+
+
+def fit(night: Night, recipe: Recipe, dataset: Path, parent: str | None) -> Path:
+    """The folder of the merged student that `recipe` makes of a finished dataset. `parent`: the student served now."""
+    adapters, config = night.work / "adapters", night.settings.student.accelerate
+    with shown(night, "training the student (LoRA)") as progress:
+        if config:
+            adapter, trained = train_by_accelerate(Path(config), night.task, recipe, dataset, adapters, progress)
+        else:
+            adapter, trained = train_adapter(night.task, recipe, dataset, adapters, progress)
+    adapter = after_training(night, recipe, adapter, dataset)
+    queries = sorted((row.query for row in read_dataset(dataset)), key=lambda query: digest("parity", query))
+    tokens = night.settings.student.max_tokens
+    students = night.work / "students"
+    with night.screen.waiting("merging"):
+        model, merged = merge(night.task, recipe, adapter, queries[:PARITY_QUERIES], students, parent, tokens)
+    parity = (read_manifest(model) or {})["parity"]
+    difference = f"max logit difference {parity['max_logit_difference']:.1g}"
+    night.screen.say(
+        f"  {'trained' if trained else 'nothing to train: the adapter is there'}; "
+        f"{'merged' if merged else 'merged before'}, {difference} → {model.name}"
+    )
+    return model
+
+
+@contextmanager
+def shown(night: Night, what: str) -> Iterator[Progress]:
+    """A bar with loss, learning rate and tokens a second; a line now and then where the screen is no terminal."""
+    screen, done = night.screen, 0
+    with screen.bar(what, None) as advance:
+
+        def progress(step: Step) -> None:
+            nonlocal done
+            said = f"loss {step.loss:.3f}, rate {step.learning_rate:.1g}, {step.tokens_per_second:,.0f} tokens/s"
+            advance(step.step - done, said, step.steps)
+            if not screen.console.is_terminal and step.step * LINES // step.steps > done * LINES // step.steps:
+                screen.say(f"  step {step.step:,} of {step.steps:,}: {said}")
+            done = step.step
+
+        yield progress
+
+
+def quiet_libraries() -> None:
+    """Our own progress is enough."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
