@@ -30,7 +30,7 @@ def load_base(recipe: Recipe, dtype: str | None = None) -> tuple[Any, Any]:
     try:
         _check_architecture(recipe)
         tokenizer = AutoTokenizer.from_pretrained(recipe.base, revision=recipe.revision, trust_remote_code=False)
-        model, loaded = AutoModelForCausalLM.from_pretrained(
+        found: Any = AutoModelForCausalLM.from_pretrained(
             recipe.base,
             revision=recipe.revision,
             dtype=precision,
@@ -41,6 +41,7 @@ def load_base(recipe: Recipe, dtype: str | None = None) -> tuple[Any, Any]:
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise EngineError(f"the base {recipe.base} can't be loaded: {type(error).__name__}: {error}") from error
+    model, loaded = found
     if loaded["missing_keys"]:  # transformers would draw them by chance
         missing = sorted(loaded["missing_keys"])
         raise EngineError(f"the base {recipe.base} lacks {len(missing)} of its weights, first {missing[0]}")

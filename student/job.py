@@ -53,8 +53,7 @@ def train_by_accelerate(
             text=True,
         )
         try:
-            assert process.stdout is not None
-            for line in process.stdout:
+            for line in process.stdout or ():
                 _relay(_said(line), progress)
             process.wait()
         finally:
@@ -94,7 +93,9 @@ def main(spec: str) -> int:
     try:
         task = getattr(importlib.import_module(module), name)
         recipe = Recipe(**given["recipe"])
-        train_adapter(task, recipe, Path(given["dataset"]), Path(given["root"]), lambda step: _say(out, step=asdict(step)))
+        train_adapter(
+            task, recipe, Path(given["dataset"]), Path(given["root"]), lambda step: _say(out, step=asdict(step))
+        )
     except StillhouseError as error:
         _say(out, error=type(error).__name__, message=str(error))
         return 1

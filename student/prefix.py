@@ -52,7 +52,11 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc] # mypy skips trl
         self.model.get_output_embeddings().register_forward_pre_hook(self._only_predicting)
 
     def compute_loss(
-        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
+        self,
+        model: Any,  # noqa: ANN401
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Any:  # noqa: ANN401 - as SFTTrainer's
         """Mean negative log-likelihood of the labels, in nats a token; `num_items_in_batch`: how many an update has."""
         if return_outputs or self.aux_loss_enabled or "shift_labels" in inputs:  # experts, sequence parallelism: TRL's

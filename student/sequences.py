@@ -77,7 +77,7 @@ def in_order(rows: Sequence[Row], ours: Sequence[Tokens], general: Sequence[Toke
 
     Repetitions and general rows are spread evenly; with "easy_to_hard" rows come by difficulty, the k-th time too.
     """
-    places = range(len(rows))
+    places: Sequence[int] = range(len(rows))
     if order == "easy_to_hard":
         places = sorted(places, key=lambda place: rows[place].difficulty)
     most = max((row.times for row in rows), default=0)

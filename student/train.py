@@ -1,12 +1,10 @@
 """Training: LoRA or QLoRA by TRL, loss on the answers alone, resumed from the last checkpoint after a kill."""
 
-import errno
 import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -17,11 +15,11 @@ from labels.files import digest, read_json, read_manifest, write_json, write_man
 from labels.models import model_identity
 from labels.task import Task
 from student.base import load_base
-from student.dataset import read_dataset
+from student.checkpoints import disk_of, last_checkpoint
+from student.dataset import read_dataset, read_replay_rows
 from student.history import write_history
-from student.preflight import check_rows
+from student.preflight import IGNORED, check_rows
 from student.recipe import Progress, Recipe, Step
-from student.rows import Replay
 from student.sequences import Tokens, in_order, tokens_of
 
 PREFLIGHT_BATCHES = 4
@@ -48,7 +46,7 @@ def train_adapter(task: type[Task], recipe: Recipe, dataset: Path, root: Path, p
     if read_manifest(folder):
         return folder, False
     _same_configuration(folder, recipe, dataset)
-    rows, replay = read_dataset(dataset), _replay_rows(dataset)
+    rows, replay = read_dataset(dataset), read_replay_rows(dataset)
     model, tokenizer = load_base(recipe)
     ours, general = tokens_of(task, rows, replay, tokenizer, recipe.max_length)
     trainer = _trainer(recipe, model, tokenizer, in_order(rows, ours, general, recipe.order), folder / "checkpoints")
@@ -58,8 +56,8 @@ def train_adapter(task: type[Task], recipe: Recipe, dataset: Path, root: Path, p
     batches = itertools.islice(iter(trainer.get_train_dataloader()), PREFLIGHT_BATCHES)
     checked = check_rows(batches, tokenizer, _expected([*ours, *general]))
     ready = perf_counter()
-    with _disk_of(folder):
-        trainer.train(resume_from_checkpoint=_last_checkpoint(folder / "checkpoints"))
+    with disk_of(folder):
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder / "checkpoints"))
         trainer.save_model(str(folder))
         if trainer.is_world_process_zero():
             logged = trainer.state.log_history
@@ -94,7 +92,7 @@ def _processes() -> int:
 def _same_configuration(folder: Path, recipe: Recipe, dataset: Path) -> None:
     """Raises TrainingError where `folder` holds checkpoints of another configuration than this one."""
     wanted, found = _configuration(recipe, dataset), read_json(folder / CONFIGURATION)
-    if _last_checkpoint(folder / "checkpoints") and found != wanted:
+    if last_checkpoint(folder / "checkpoints") and found != wanted:
         differs = [name for name in wanted if (found or {}).get(name) != wanted[name]]
         raise TrainingError(
             f"{folder} holds a checkpoint of another configuration (its {' and '.join(differs)} differ), from which this "
@@ -104,49 +102,11 @@ def _same_configuration(folder: Path, recipe: Recipe, dataset: Path) -> None:
         write_json(folder / CONFIGURATION, wanted)
 
 
-def _replay_rows(dataset: Path) -> list[Replay]:
-    if not (dataset / "replay.parquet").exists():
-        return []
-    from student.dataset import read_replay_rows
-
-    return read_replay_rows(dataset)
-
-
 def _expected(rows: Sequence[Tokens]) -> dict[tuple[int, ...], list[str]]:
     expected: dict[tuple[int, ...], list[str]] = {}
     for row in rows:
         expected.setdefault(tuple(row.ids[: row.prompt]), []).append(row.completion)
     return expected
-
-
-def _last_checkpoint(checkpoints: Path) -> str | None:
-    """The newest whole checkpoint. A kill or a full disk may have left a newer half of one: its state comes last."""
-    whole = [state.parent for state in checkpoints.glob("checkpoint-*/trainer_state.json") if _is_json(state)]
-    return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))) if whole else None
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return True
-
-
-@contextmanager
-def _disk_of(folder: Path) -> Iterator[None]:
-    """Says which disk is full, and what of the training is left. Each library has its own error for it."""
-    try:
-        yield
-    except Exception as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not full and "No space left" not in str(error) and "PytorchStreamWriter failed" not in str(error):
-            raise
-        last = _last_checkpoint(folder / "checkpoints")
-        raise TrainingError(
-            f"{folder} can't be written to, its disk is full ({error}); make room and run again: training goes on from "
-            + (Path(last).name if last else "the start, for it had not come to a checkpoint")
-        ) from error
 
 
 def _trainer(recipe: Recipe, model: Any, tokenizer: Any, rows: Sequence[Tokens], checkpoints: Path) -> Any:  # noqa: ANN401
@@ -156,7 +116,6 @@ def _trainer(recipe: Recipe, model: Any, tokenizer: Any, rows: Sequence[Tokens],
     from transformers import PrinterCallback
     from trl import SFTConfig
 
-    from student.preflight import IGNORED
     from student.prefix import StudentTrainer
 
     data = Dataset.from_dict(
@@ -223,8 +182,9 @@ def _callback(progress: Progress) -> Any:  # noqa: ANN401 - a transformers.Train
     class Report(TrainerCallback):
         """Passes the step on."""
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **_: Any) -> None:  # noqa: ANN401
+        def on_log(self, args: Any, state: Any, control: Any, **other: Any) -> None:  # noqa: ANN401
             """After every few steps."""
+            logs = other["logs"]
             if "loss" in logs and state.is_world_process_zero:
                 rate = logs["tokens_per_second"]
                 progress(Step(state.global_step, state.max_steps, logs["loss"], logs["learning_rate"], rate))
