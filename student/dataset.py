@@ -100,7 +100,8 @@ def build_dataset(
     wanted = round(selection.replay_share * len(rows)) if selection.replay else 0
     replayed = read_replay(str(selection.replay), wanted, seed, gold) if wanted else Replayed()
 
-    folder = root / digest(task.name, task.version(), [*map(asdict, rows)], pairs, [*map(asdict, replayed.rows)])
+    columns = {name: [getattr(row, name) for row in rows] for name in ROWS.names}
+    folder = root / digest(task.name, task.version(), columns, pairs, [*map(asdict, replayed.rows)])
     whole = [place for place, why in enumerate(measures) if not why and reasons[place] != "failed"]
     dataset = Dataset(
         folder=folder,
@@ -115,7 +116,7 @@ def build_dataset(
     )
     if dataset.built:
         fresh_folder(folder)
-        write_parquet(folder / "train.parquet", pa.Table.from_pylist([*map(asdict, rows)], ROWS))
+        write_parquet(folder / "train.parquet", pa.table(columns, ROWS))
         write_parquet(folder / "preferences.parquet", pair_table(pairs))
         write_parquet(folder / "replay.parquet", replay_table(replayed.rows))
         read = asdict(replayed) | {"rows": len(replayed.rows), "wanted": wanted}

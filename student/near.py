@@ -1,6 +1,7 @@
 """Near-duplicates: queries near to what measures, found exactly, and rows that say the same twice, found by MinHash."""
 
 from collections.abc import Hashable, Iterable, Sequence
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,10 +41,11 @@ def collapsed(queries: Sequence[str], answers: Sequence[Hashable], near: float) 
     from datasketch import MinHash, MinHashLSH
 
     index = MinHashLSH(threshold=near, num_perm=PERMUTATIONS, weights=WEIGHTS)
-    places, grams = _sharing(answers), [_trigrams(query) for query in queries]
+    places = _sharing(answers)
+    grams = {place: _trigrams(queries[place]) for place in places}
     number = {answer: place for place, answer in enumerate(answers)}
     texts = ([f"{number[answers[place]]} {gram}".encode() for gram in grams[place]] for place in places)
-    hashes = MinHash.generator(texts, num_perm=PERMUTATIONS, seed=1, scheme="affine32")
+    hashes = MinHash.generator(texts, num_perm=PERMUTATIONS, seed=1, scheme="affine32", hashfunc=crc32)
     for place, minhash in zip(places, hashes, strict=True):
         repeats[place] = any(
             answers[other] == answers[place] and _jaccard(grams[other], grams[place]) >= near

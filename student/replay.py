@@ -95,8 +95,8 @@ def _records(source: str) -> Iterator[dict[str, Any]]:
         if not kind:
             raise InputError(f"replay {source}: wanted a file ending in {', '.join(KINDS)} (or these and .gz)")
         name, options = kind, {"data_files": str(path)}
-        options |= {"dtype": str, "keep_default_na": False} if kind == "csv" else {}
-    elif path.suffix in (*KINDS, ".gz") or path.is_absolute():
+        options |= {"keep_default_na": False} if kind == "csv" else {}
+    elif not path.exists() and (path.suffix in (*KINDS, ".gz") or path.is_absolute()):
         raise InputError(f"replay {source}: there is no such file; check the path")
     try:
         # What lies here is read as it goes; what comes from elsewhere stays in the library's cache.
@@ -104,7 +104,9 @@ def _records(source: str) -> Iterator[dict[str, Any]]:
             if not place and not ("messages" in record or {"prompt", "completion"} <= record.keys()):
                 raise InputError(f"replay {source} has the columns {', '.join(record)}; {WANTED}")
             yield record
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # the library raises whatever its readers do, StopIteration for an empty file
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"replay {source} can't be read: {reason[0][:300]}") from error
 
@@ -127,9 +129,11 @@ def _said(given: object, role: str) -> list[Any]:
     if isinstance(given, str):
         try:
             parsed = json.loads(given)
-        except ValueError:
+        except (ValueError, RecursionError):
             parsed = None
         return parsed if _is_messages(parsed) else [{"role": role, "content": given}]
+    if isinstance(given, int | float):  # a CSV whose every answer is a number
+        return [{"role": role, "content": str(given)}]
     return given if isinstance(given, list) else []
 
 

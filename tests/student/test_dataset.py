@@ -1,32 +1,21 @@
+import json
+import re
+from dataclasses import replace
+
+import datasets
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from huggingface_hub import DatasetCard
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labels.errors import InputError
 from labels.files import MANIFEST, read_manifest
-from labels.records import Label
-from labels.semantic_roles import SemanticRoles
-from student.dataset import MINIMUM_ROWS, build_dataset, read_dataset
+from student.dataset import MINIMUM_ROWS, read_dataset, read_replay_rows
 from student.near import near_duplicates
+from student.selection import Selection
 from tests.labels.shop import label, verdict
-
-WORDS = [
-    f"{a}{b}" for a in ("quin", "zork", "plov", "mux", "brid") for b in ("tal", "dop", "ger", "wisk", "lum", "fent")
-]
-QUERIES = [f"{one} {other}" for one in WORDS for other in WORDS if one < other][: MINIMUM_ROWS + 60]
-
-
-def value(product):
-    return SemanticRoles(product=product, brand="", attributes=[]).to_json()
-
-
-def accepted(query) -> Label:
-    return label(query, query=query, value=value(query))
-
-
-def build(tmp_path, labels, verdicts=(), gold=()):
-    dataset = build_dataset(SemanticRoles, labels, verdicts, gold, tmp_path)
-    return dataset, {row.query: row.value for row in read_dataset(dataset.folder)}
+from tests.student.rows import QUERIES, WORDS, accepted, build, value
 
 
 def test_gold_and_whatever_resembles_it_never_trains(tmp_path):
@@ -114,15 +103,98 @@ def test_a_dataset_exists_once_its_manifest_does(tmp_path):
     assert len(rows) == read_manifest(folder)["rows"] == len(QUERIES)
 
 
-@given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=4), st.randoms())
-def test_the_same_words_in_any_order_are_near_duplicates(words, random):
-    shuffled = random.sample(words, len(words))
-    assert near_duplicates([" ".join(words)], ["something else", " ".join(shuffled)]) == [True]
+def test_a_row_says_who_answered_how_hard_it_is_and_how_often_it_comes(tmp_path):
+    labels = [accepted(query, sure=0.75) for query in QUERIES]
+    dataset = build(
+        tmp_path, labels, [verdict(1, "right", value("x"), query=QUERIES[0])], selection=Selection(verified_weight=3),
+        traffic={QUERIES[0]: 7.5}, bands={QUERIES[0]: "head"}, confidence=lambda one: one.confidence["product"] + 0.125,
+    )[0]  # fmt: skip
+    rows = {row.query: row for row in read_dataset(dataset.folder)}
+    one, other = rows[QUERIES[0]], rows[QUERIES[1]]
+    assert (one.source, one.band, one.traffic, one.difficulty, one.times) == ("people", "head", 7.5, 0.125, 3)
+    assert (other.source, other.band, other.traffic, other.difficulty, other.times) == ("teacher", "tail", 1, 0.125, 1)
 
 
-def test_different_queries_are_not_near_and_no_gold_is_near_to_nothing():
-    assert near_duplicates(["oat milk", "soy milk", "milk"], ["rye bread"]) == [False] * 3
-    assert near_duplicates(["oat milk"], []) == [False]
-    many = [f"{query} {place}" for place, query in enumerate(QUERIES * 8)]  # more than one block
-    many.insert(1100, "rye bread")
-    assert [place for place, near in enumerate(near_duplicates(many, ["bread rye"])) if near] == [1100]
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"traffic": {QUERIES[0]: 2.0}},
+        {"bands": {QUERIES[0]: "head"}},
+        {"confidence": lambda one: 0.8},
+        {"selection": Selection(rows=MINIMUM_ROWS)},
+    ],
+)
+def test_whatever_changes_a_row_changes_the_name(tmp_path, how):
+    labels = [accepted(query) for query in QUERIES]
+    assert build(tmp_path, labels, **how)[0].folder != build(tmp_path, labels)[0].folder
+
+
+def test_labels_without_an_answer_to_learn_from_are_refused(tmp_path):
+    labels = [label(n, status="rejected") for n in range(200)] + [label("f", status="failed", value=None)]
+    with pytest.raises(InputError, match=r"nothing to learn from: .* of 201 \(failed 1, rejected 200\); see"):
+        build(tmp_path, labels)
+    with pytest.raises(InputError, match="nothing to learn from"):
+        build(tmp_path, [])
+
+
+def test_one_class_only_is_refused(tmp_path):
+    labels = [accepted(query, answer="milk") for query in QUERIES]
+    with pytest.raises(InputError, match=r'all 160 rows .* the same answer, \{"product":"milk"'):
+        build(tmp_path, labels)
+    assert build(tmp_path, [*labels[1:], accepted(QUERIES[0])])[0].rows == 160
+
+
+def test_gold_that_is_all_the_log_leaves_nothing_and_says_why(tmp_path):
+    with pytest.raises(InputError, match=r"has 0 rows of 160 labels, .*left out: held out 160"):
+        build(tmp_path, [accepted(query) for query in QUERIES], gold=QUERIES)
+
+
+OTHERS = [f"{one} {other}" for one in WORDS[8:] for other in WORDS[8:] if one < other][:MINIMUM_ROWS]
+some_query = st.lists(st.sampled_from(WORDS[:8]), min_size=1, max_size=3).map(" ".join)
+typo = st.builds(
+    lambda text, at, char: text[:at] + char + text[at:], some_query, st.integers(0, 20), st.sampled_from("es")
+)
+decision = st.sampled_from(["right", "corrected", "cant_tell"])
+
+
+@given(
+    asked=st.lists(some_query | typo, min_size=5, max_size=30),
+    gold=st.lists(some_query | typo, max_size=10),
+    said=st.lists(st.tuples(some_query, decision), max_size=5, unique_by=lambda one: one[0]),
+    status=st.sampled_from(["accepted", "rejected"]),
+)
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_nothing_equal_or_near_to_gold_trains_and_every_label_is_counted_once(tmp_path, asked, gold, said, status):
+    source = tmp_path / "general.jsonl"
+    source.write_text("".join(json.dumps({"prompt": text, "completion": "yes"}) + "\n" for text in [*asked, "unlike"]))
+    labels = [accepted(query) for query in OTHERS] + [replace(accepted(query), status=status) for query in asked]
+    verdicts = [verdict(n, how, value("right"), query=q, draft=value("x")) for n, (q, how) in enumerate(said)]
+    selection = Selection(near=1.0, replay=str(source), replay_share=1.0)
+    dataset, rows = build(tmp_path, labels, verdicts, gold, selection=selection)
+    pairs = pq.read_table(dataset.folder / "preferences.parquet")["query"].to_pylist()
+    replayed = [row.prompt[-1]["content"] for row in read_replay_rows(dataset.folder)]
+    assert not any(near_duplicates([*rows, *pairs, *replayed], gold))
+    assert "unlike" in replayed
+    assert dataset.rows + sum(dataset.left_out.values()) == len(labels)
+    assert set(pairs) <= set(rows)
+
+
+def test_the_card_is_one_the_hub_reads_and_holds_the_manifests_figures(tmp_path):
+    labels = [*(accepted(query) for query in QUERIES), label("r", query="rejected one", status="rejected")]
+    verdicts = [verdict(1, "corrected", value("x"), query=QUERIES[0], draft=value(QUERIES[0]))]
+    dataset, rows = build(tmp_path, labels, verdicts, bands=dict.fromkeys(QUERIES, "head"))
+    said, facts = DatasetCard.load(dataset.folder / "README.md"), read_manifest(dataset.folder)
+    assert "160 queries with the answer" in said.text
+    assert "| turned down by a guardrail | 1 |" in said.text
+    assert "| head | 160 | 160 | 100% |" in said.text
+    assert all(f"| {name} | `{sha}` |" in said.text for name, sha in facts["files"].items())
+    assert sorted(facts["files"]) == ["preferences.parquet", "replay.parquet", "train.parquet"]
+    assert said.data.size_categories == ["n<1K"]
+    loaded = {
+        name: datasets.load_dataset(str(dataset.folder), name, split="train", streaming=True)
+        for name in (config["config_name"] for config in said.data.configs)
+    }
+    assert [row["query"] for row in loaded["default"]] == list(rows)
+    assert [row["chosen"] for row in loaded["preferences"]] == [value("x")]
+    assert (facts["rows"], facts["pairs"], facts["left_out"]["rejected"]) == (160, 1, 1)
+    assert re.fullmatch("[0-9a-f]{64}", facts["files"]["train.parquet"])
