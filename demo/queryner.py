@@ -32,7 +32,7 @@ from labels.normalise import normalise
 from labels.semantic_roles import SemanticRoles
 from labels.split import split_of
 from labels.task import Task
-from student.dataset import near_duplicates
+from student.near import near_duplicates
 
 PRODUCT = ("core_product_type", "product_name")
 BRAND = ("creator",)
