@@ -31,6 +31,7 @@ from student.near import near_duplicates
 from student.preferences import Pair
 from student.rows import Row
 from student.sampling import Best, Sampling, sample_all
+from student.selection import least_sure
 from student.serve import served_student
 
 AT_ONCE = 32
@@ -236,8 +237,8 @@ def askable(night: Night, dev: Collection[str]) -> tuple[list[Label], list[Label
     traffic = {query: events for query, (_, events) in places(night).items()}
     ours = [one for one in night.labels if one.query not in answered and one.query not in dev]
     ours.sort(key=lambda one: (-traffic[one.query], one.query))
-    without = [one for one in ours if one.status != "accepted" or worth(_sure(one)) < least]
-    sure = [one for one in ours if one.status == "accepted" and worth(_sure(one)) >= max(SURE, least)]
+    without = [one for one in ours if one.status != "accepted" or worth(least_sure(one)) < least]
+    sure = [one for one in ours if one.status == "accepted" and worth(least_sure(one)) >= max(SURE, least)]
     most = night.settings.student.rounds.queries
     measures = held_out(night) | set(dev)
     return _far(without, measures, most), _far(sure, measures, most)
@@ -296,8 +297,3 @@ def extra_pairs(task: type[Task], labels: Sequence[Label], sampled: Mapping[str,
         if best and label.value and task.parse(best.value).items() != task.parse(label.value).items():
             pairs.append((label.query, label.value, best.value))
     return pairs
-
-
-def _sure(label: Label) -> float:
-    """A label is right when every field is, so it is as sure as its least sure field."""
-    return min(label.confidence.values(), default=0.0)

@@ -24,6 +24,9 @@ from student.watch import arguments, run
 PREFLIGHT_BATCHES = 4
 MARGIN = "rewards/margins"
 """What TRL calls the mean of beta times how much more than the reference the student prefers chosen to rejected, in nats."""
+NLL = 0.2
+"""Weight of the chosen answers' negative log-likelihood beside DPO's own loss (Llama team 2024, arXiv:2407.21783, §4.1.4):
+DPO alone lowers the likelihood of both answers, and the format goes with it."""
 SAME = 0.1
 """Largest difference between the reference and the student as it starts, in nats an answer (measured: 0 in float32)."""
 
@@ -45,6 +48,12 @@ def read_pairs(dataset: Path) -> list[Pair]:
     return list(pairs.values())[::-1]
 
 
+def preferred_folder(recipe: Recipe, preference: Preference, adapter: Path, dataset: Path, root: Path) -> Path:
+    """Where the adapter trained further on these preferences lies, made or not."""
+    identity = asdict(recipe), model_identity(recipe.base, recipe.revision), asdict(preference)
+    return root / digest("dpo", *identity, adapter.name, dataset.name)
+
+
 def prefer(
     task: type[Task],
     recipe: Recipe,
@@ -60,16 +69,17 @@ def prefer(
     it: TRL keeps a frozen copy of the adapter, and the pre-flight compares the two. Raises InputError where there is no
     pair, PreflightError where a batch or the reference is not what it must be, TrainingError where training diverges.
     """
-    identity = asdict(recipe), model_identity(recipe.base, recipe.revision), asdict(preference)
-    folder = root / digest("dpo", *identity, adapter.name, dataset.name)
+    folder = preferred_folder(recipe, preference, adapter, dataset, root)
     if read_manifest(folder):
         return folder, False
     pairs = read_pairs(dataset)
     if not pairs:
         raise InputError(f"the dataset {dataset} holds no preference pair; wanted at least one correction by people")
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = _trainer(task, recipe, preference, adapter, pairs, folder / "checkpoints")
+    trainer = dpo_trainer(task, recipe, preference, adapter, pairs, folder / "checkpoints")
     checked = _preflight(trainer, task, recipe, pairs)
+    for copy in folder.glob("checkpoints/*/ref"):  # the trainer would load the reference alone, and not the student
+        shutil.rmtree(copy)
     with disk_of(folder):
         run(trainer, "DPO", folder, progress)
         trainer.model.save_pretrained(folder, selected_adapters=["default"])  # and not the reference beside it
@@ -89,9 +99,10 @@ def prefer(
     return folder, True
 
 
-def _trainer(
+def dpo_trainer(
     task: type[Task], recipe: Recipe, preference: Preference, adapter: Path, pairs: Sequence[Pair], checkpoints: Path
 ) -> Any:  # noqa: ANN401 - trl.DPOTrainer, imported here because it is heavy
+    """The trainer, with the student on `adapter` and its frozen copy, the adapter `ref`, beside it."""
     from datasets import Dataset
     from peft import PeftModel
     from trl import DPOConfig, DPOTrainer
@@ -110,6 +121,8 @@ def _trainer(
         per_device_train_batch_size=preference.batch,
         learning_rate=preference.learning_rate,
         beta=preference.beta,
+        loss_type=["sigmoid", "sft"],
+        loss_weights=[1.0, NLL],
         warmup_steps=0.1,
         save_strategy="epoch",
         max_length=None,  # nothing is cut; the pre-flight refuses what is too long
@@ -131,7 +144,7 @@ def _preflight(trainer: Any, task: type[Task], recipe: Recipe, pairs: Sequence[P
             f"a preference pair takes {longest} tokens, max_length allows {recipe.max_length}; raise student.max_length"
         )
     batches = list(itertools.islice(iter(trainer.get_train_dataloader()), PREFLIGHT_BATCHES))
-    _check_reference(trainer, batches[0])
+    check_reference(trainer, batches[0])
     return sum(
         check_batches(
             _half(batches, place), trainer.processing_class, task, {pair[0]: pair[1 + place] for pair in pairs}
@@ -149,7 +162,7 @@ def _half(batches: Iterable[Mapping[str, Any]], place: int) -> list[dict[str, An
     return halves
 
 
-def _check_reference(trainer: Any, batch: Mapping[str, Any]) -> None:  # noqa: ANN401
+def check_reference(trainer: Any, batch: Mapping[str, Any]) -> None:  # noqa: ANN401
     """Before the first step the reference must say what the student says, else the student is held to another model."""
     import torch
 
