@@ -1,6 +1,6 @@
 """Near-duplicates: queries near to what measures, found exactly, and rows that say the same twice, found by MinHash."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from zlib import crc32
 
 import numpy as np
@@ -15,6 +15,8 @@ GRAM = 3
 PERMUTATIONS = 128
 WEIGHTS = (0.1, 0.9)
 """What a pair found for nothing and a pair missed weigh when LSH sets its bands: the former is told by its Jaccard."""
+STRICTEST = 0.98
+"""LSH can't be set to propose only what is more alike."""
 
 Flags = NDArray[np.bool_]
 
@@ -28,7 +30,7 @@ def near_duplicates(queries: Sequence[str], against: Iterable[str]) -> list[bool
     return flags
 
 
-def collapsed(queries: Sequence[str], answers: Sequence[Hashable], near: float) -> list[bool]:
+def collapsed(queries: Sequence[str], answers: Sequence[str], near: float) -> list[bool]:
     """Which queries, given best first, have a better one with an equal answer and a Jaccard similarity of `near` or more.
 
     The similarity is that of the sets of character trigrams of the queries' words, so that word order does not count.
@@ -40,11 +42,10 @@ def collapsed(queries: Sequence[str], answers: Sequence[Hashable], near: float) 
         return repeats
     from datasketch import MinHash, MinHashLSH
 
-    index = MinHashLSH(threshold=near, num_perm=PERMUTATIONS, weights=WEIGHTS)
+    index = MinHashLSH(threshold=min(near, STRICTEST), num_perm=PERMUTATIONS, weights=WEIGHTS)
     places = _sharing(answers)
     grams = {place: _trigrams(queries[place]) for place in places}
-    number = {answer: place for place, answer in enumerate(answers)}
-    texts = ([f"{number[answers[place]]} {gram}".encode() for gram in grams[place]] for place in places)
+    texts = ([f"{answers[place]}\0{gram}".encode() for gram in grams[place]] for place in places)
     hashes = MinHash.generator(texts, num_perm=PERMUTATIONS, seed=1, scheme="affine32", hashfunc=crc32)
     for place, minhash in zip(places, hashes, strict=True):
         repeats[place] = any(
@@ -83,9 +84,9 @@ def _closed_up(query: str) -> str:
     return "".join(query.split())
 
 
-def _sharing(answers: Sequence[Hashable]) -> list[int]:
+def _sharing(answers: Sequence[str]) -> list[int]:
     """The places of those whose answer another one has too: the only ones that can repeat anything."""
-    places: dict[Hashable, list[int]] = {}
+    places: dict[str, list[int]] = {}
     for place, answer in enumerate(answers):
         places.setdefault(answer, []).append(place)
     return sorted(place for group in places.values() if len(group) > 1 for place in group)

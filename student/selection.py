@@ -126,7 +126,7 @@ def _repeats(task: type[Task], rows: Sequence[Row], places: Iterable[int], near:
     first = {rows[place].query: place for place in reversed(ordered)}
     equal = [place for place in ordered if first[rows[place].query] != place]
     ours = [place for place in ordered if first[rows[place].query] == place]
-    said = {value: task.parse(value).items() for value in {rows[place].value for place in ours}}
+    said = {value: str(sorted(task.parse(value).items())) for value in {rows[place].value for place in ours}}
     alike = collapsed([rows[place].query for place in ours], [said[rows[place].value] for place in ours], near)
     return equal + [
         place for place, is_alike in zip(ours, alike, strict=True) if is_alike and not _verified(rows[place])

@@ -1,5 +1,6 @@
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz import fuzz
@@ -49,6 +50,11 @@ def test_near_queries_with_different_answers_both_stay_and_at_1_all_do():
     assert collapsed([], [], 0.5) == []
 
 
+@pytest.mark.parametrize("near", [0.001, 0.5, 0.999])
+def test_any_similarity_can_be_asked_for(near):
+    assert collapsed(["oat milk", "milk oat", "rye bread"], ["a", "a", "a"], near) == [False, True, False]
+
+
 def trigrams(query):
     return {f" {word} "[at : at + 3] for word in query.split() for at in range(len(word))}
 
@@ -58,7 +64,7 @@ def similarity(one, other):
 
 
 @given(
-    st.lists(st.tuples(st.lists(st.sampled_from(WORDS), min_size=1, max_size=4), st.integers(0, 1)), max_size=30),
+    st.lists(st.tuples(st.lists(st.sampled_from(WORDS), min_size=1, max_size=4), st.sampled_from("ab")), max_size=30),
     st.sampled_from([0.2, 0.5, 0.8]),
 )
 @settings(max_examples=25, deadline=None)
