@@ -4,15 +4,24 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from demo.queryner import collapse, held_out, spans, write_gold
+from demo.queryner import all_kinds, held_out, semantic_roles, spans, three_kinds, write_gold, write_parts
+from demo.queryner_tasks import QueryNer, QueryNerCollapsed
 from evals.gold import read_gold
 from flows.settings import ROOT
 from labels.errors import InputError
+from labels.guardrails import check_all
+from labels.normalise import normalise
 from labels.semantic_roles import SemanticRoles
+from labels.split import split_of
+from student.near import near_duplicates
 from teacher.log import ingest
 
-REAL = ROOT.parent / "shared" / "data" / "queryner" / "train.jsonl"
+DATA = ROOT.parent / "shared" / "data" / "queryner"
+REAL = DATA / "train.jsonl"
+TASKS = {"spans": QueryNer, "collapsed": QueryNerCollapsed}
 QUERY = {"query": "query", "time": None, "count": None}
 
 
@@ -50,13 +59,60 @@ def write(folder, *lines):
 )
 def test_the_17_kinds_collapse_to_three_slots(annotated, product, brand, attributes):
     tokens, labels = zip(*(pair.split("/") for pair in annotated.split()), strict=True)
-    assert collapse(tokens, labels) == SemanticRoles(product=product, brand=brand, attributes=attributes)
+    found = spans(tokens, labels)
+    assert semantic_roles(found) == SemanticRoles(product=product, brand=brand, attributes=attributes)
 
 
 def test_an_inside_label_without_its_beginning_opens_a_span():
     assert spans(["a", "b", "c", "d"], ["I-color", "I-material", "O", "I-material"]) == [
         ("color", "a"), ("material", "b"), ("material", "d"),
     ]  # fmt: skip
+
+
+KINDS = st.sampled_from([*QueryNer.model_fields])
+WORD = st.text("abcdefgh0", min_size=1, max_size=5)
+PHRASE = st.lists(WORD, min_size=1, max_size=3)
+
+
+@given(st.lists(st.tuples(KINDS | st.none(), PHRASE), max_size=6))
+def test_spans_written_as_bio_are_read_back(marked):
+    tokens = [word for _, words in marked for word in words]
+    labels = [
+        "O" if kind is None else f"{'I' if place else 'B'}-{kind}"
+        for kind, words in marked
+        for place in range(len(words))
+    ]
+    assert spans(tokens, labels) == [(kind, " ".join(words)) for kind, words in marked if kind]
+
+
+LABEL = st.just("O") | st.builds("{}-{}".format, st.sampled_from("BI"), KINDS)
+
+
+@given(st.lists(st.tuples(WORD, LABEL), max_size=8))
+def test_every_marked_word_is_in_one_span_whatever_the_marks(pairs):
+    tokens, labels = [word for word, _ in pairs], [label for _, label in pairs]
+    found = spans(tokens, labels)
+    marked = [(label.partition("-")[2], word) for word, label in pairs if label != "O"]
+    assert [(kind, word) for kind, text in found for word in text.split()] == marked
+
+
+@given(st.lists(st.tuples(WORD, LABEL), min_size=1, max_size=8))
+def test_both_tasks_hold_each_span_once_and_pass_their_guardrails(pairs):
+    query = " ".join(word for word, _ in pairs)
+    found = spans(query.split(), [label for _, label in pairs])
+    fine, coarse = all_kinds(found).normalised(), three_kinds(found).normalised()
+    assert fine.items() == set(found)
+    kind = {"core_product_type": "product_type", "product_name": "product_type", "creator": "brand"}
+    assert coarse.items() == {(kind.get(name, "attribute"), text) for name, text in found}
+    assert check_all([fine], [query], [()]) == check_all([coarse], [query], [()]) == [None]
+
+
+@pytest.mark.parametrize("task", TASKS.values())
+def test_a_span_that_is_not_in_the_query_is_turned_down(task):
+    first = next(iter(task.model_fields))
+    answer = task(**{name: ["skirt"] if name == first else [] for name in task.model_fields})
+    [rejected] = check_all([answer], ["red shirt"], [()])
+    assert (rejected.guardrail, rejected.field) == ("grounded", first)
 
 
 def test_only_held_out_queries_are_gold_and_each_once(tmp_path):
@@ -86,6 +142,7 @@ def test_which_queries_are_held_out_never_changes():
         line("milk", "core_product_type"),
         line("milk", "X-color"),
         line("milk", "B-"),
+        line("milk", "B-flavour"),
     ],
 )
 def test_a_file_that_is_not_queryners_is_refused_naming_the_line(tmp_path, bad):
@@ -107,6 +164,36 @@ def test_the_command_says_what_it_wrote_and_fails_in_one_line(tmp_path):
     assert len(ran.stderr.splitlines()) == 1
 
 
+def test_what_is_nearly_measured_never_trains_and_every_query_is_counted(tmp_path):
+    train = [f"shirt {word}{number}" for number in range(60) for word in ("red", "linen")]
+    test = ["shirt red7", "linen33 shirt", "desk lamp"]
+    mark = "B-core_product_type B-modifier"
+    (tmp_path / "test.jsonl").write_text("".join(line(query, mark) for query in test))
+    path = write(tmp_path, *(line(query, mark) for query in train))
+    parts = write_parts(path, tmp_path / "test.jsonl", tmp_path)
+    found = {
+        part: read_gold(tmp_path / "collapsed" / f"{part}.jsonl", "query", QueryNerCollapsed)
+        for part in ("train", "dev", "test")
+    }
+    assert [*found["test"]] == test
+    assert "shirt linen33" not in [*found["train"], *found["dev"]]
+    assert all(split_of(query) == "dev" for query in found["dev"])
+    assert not any(near_duplicates([*found["dev"]], test))
+    assert not any(near_duplicates([*found["train"]], [*test, *found["dev"]]))
+    assert parts == (
+        len(found["train"]),
+        len(found["dev"]),
+        3,
+        1,
+        len(train) - 1 - len(found["train"]) - len(found["dev"]),
+    )
+    assert parts.near >= 1
+    for part, answers in found.items():
+        fine = read_gold(tmp_path / "spans" / f"{part}.jsonl", "query", QueryNer)
+        assert fine.keys() == answers.keys()
+        assert all(fine[query].modifier == answers[query].attribute for query in fine)
+
+
 @pytest.mark.skipif(
     not REAL.is_file(), reason="the public QueryNER data is not beside this repository (../shared/data)"
 )
@@ -125,3 +212,24 @@ def test_real_queryner_makes_gold_of_a_fifth_of_its_queries_and_reads_as_a_log(t
     for query, answer in gold.items():
         words = set(query.split())
         assert all(set(value.split()) <= words for _, value in answer.items()), query
+
+
+@pytest.mark.skipif(
+    not REAL.is_file(), reason="the public QueryNER data is not beside this repository (../shared/data)"
+)
+def test_real_queryner_in_parts_loses_no_span_and_passes_every_guardrail(tmp_path):
+    parts = write_parts(REAL, DATA / "dev.jsonl", tmp_path)
+    assert (parts.test, parts.train + parts.dev + parts.equal + parts.near) == (871, 7841)
+    assert 0.09 < parts.dev / 7841 < 0.11
+    assert parts.equal + parts.near < 100
+    marked = {}
+    for text in (DATA / "dev.jsonl").read_text().splitlines():
+        row = json.loads(text)
+        marked[normalise(row["query"])] = {(k, normalise(t)) for k, t in spans(row["tokens"], row["labels"])}
+    for name, task in TASKS.items():
+        test = read_gold(tmp_path / name / "test.jsonl", "query", task)
+        assert not any(check_all([*test.values()], [*test], [()] * len(test)))
+        if task is QueryNer:
+            assert {query: answer.items() for query, answer in test.items()} == marked
+    trained = [json.loads(text)["query"] for text in (tmp_path / "spans" / "train.jsonl").read_text().splitlines()]
+    assert not any(near_duplicates([*marked], trained)), "what trains is near what measures"
