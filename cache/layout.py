@@ -53,8 +53,9 @@ def parse_entry(raw: bytes | str) -> Entry:
 
 def parse_release(raw: bytes | str) -> Release:
     """The reverse of `Release.to_json`. Raises ValueError where `raw` is no release."""
+    found = _object(raw)
     try:
-        return Release(**_object(raw))
+        return Release(**found | {"forced": tuple(found.get("forced", ()))})  # releases of before have none
     except TypeError as error:
         raise ValueError(f"wanted a release: {error}") from error
 

@@ -62,6 +62,14 @@ def releases(client: redis.Redis) -> list[Release]:
         return [_parsed(raw) for raw in client.lrange(RELEASES, 0, -1)]
 
 
+def standing(client: redis.Redis) -> list[Release]:
+    """Those of `releases` that can be served: the current one, and all whose generation is still kept."""
+    serving = current_release(client)
+    with reaching(client):
+        kept = [one for one in releases(client) if client.exists(manifest_key(one.generation))]
+    return kept + ([serving] if serving and serving not in kept else [])
+
+
 def rollback(client: redis.Redis, release: str | None = None) -> Release:
     """Serve an earlier release again, in one atomic step: the one named, else the one before the current.
 

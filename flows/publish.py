@@ -58,17 +58,22 @@ def publishable(night: Night) -> dict[str, str]:
     return entries
 
 
-def publish_release(night: Night, head: Head, student: Path) -> Release:
-    """Publish the head and switch to it, unless it is what is served already; returns the release served."""
+def publish_release(night: Night, head: Head, student: Path, forced: Sequence[str] = ()) -> Release:
+    """Publish the head and switch to it, unless it is what is served already; returns the release served.
+
+    `forced` names the gate's checks that failed and were overridden. They are part of the release's name: what was forced
+    stays in the history beside the same head and student let through by evidence, whichever comes first.
+    """
     generation = "g" + digest(NORMALISATION_VERSION, night.task.version(), head.entries)
     release = Release(
-        release="r" + digest(generation, student.name)[:10],
+        release="r" + digest(generation, student.name, *sorted(forced))[:10],
         generation=generation,
         student=student.name,
         task=night.task.name,
         night=night.id,
         entries=len(head.entries),
         normalisation=NORMALISATION_VERSION,
+        forced=tuple(forced),
     )
     with closing(connect(night.redis_url)) as client:
         before = current_release(client)
@@ -79,6 +84,8 @@ def publish_release(night: Night, head: Head, student: Path) -> Release:
         f"  release {served.release} {'is what is served already' if same else 'is served'}: "
         f"{len(head.entries):,} entries, {head.traffic_share:.1%} of the traffic"
     )
+    if served.forced:
+        night.screen.say(f"  [red]forced[/] past the gate's checks: {', '.join(served.forced)}; the release says so")
     return served
 
 

@@ -110,7 +110,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A generation, the student that goes with it, and the night whose evidence let them through."""
+    """A generation, the student that goes with it, and the night whose evidence let them through.
+
+    `forced` names the gate's checks that failed and were overridden: it is empty where the evidence did let them through.
+    """
 
     release: str
     generation: str
@@ -120,6 +123,7 @@ class Release:
     entries: int
     normalisation: int
     created: str = field(default_factory=now)
+    forced: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """JSON, as Redis and the release history hold it."""

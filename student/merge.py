@@ -75,7 +75,7 @@ def merge(
     tokenizer.save_pretrained(folder)
     _copy_adapter(adapter, folder / ADAPTER)
     del base, tuned, merged
-    saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    saved: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     saved = saved.to(_device()).eval()
     after = list(logits(saved, sequences, padding))
     spoken = greedy(saved, prompts, padding, max_tokens)

@@ -62,13 +62,18 @@ class Parity:
         )
 
 
-async def served_parity(url: str, name: str, folder: Path) -> Parity:
+async def served_parity(url: str, name: str, folder: Path) -> Parity | None:
     """Compare the server at `url`, which calls the model `name`, with the student in `folder` as it was when merged.
 
-    The figures are written to its served.json, whatever they are. Raises ParityError where they are out of the bounds in
-    its manifest, or there is nothing to compare with; EngineError where the server gives no answer. A manifest without
-    bounds, a quantised variant's, has its figures measured and not judged: that is the gate's part.
+    The figures are written to its served.json, whatever they are. A quantised variant is compared with the student it was
+    made of, and not judged: that is the gate's part. None for a model that no merge left bounds for (a base). Raises
+    ParityError where the figures are out of the bounds in the manifest, or what to compare with is gone; EngineError where
+    the server gives no answer.
     """
+    made = read_manifest(folder) or {}
+    given = made.get("parity", {}).get("served_bounds")
+    if not given and "quantised_from" not in made:
+        return None
     rows = read_reference(folder)
     gate = asyncio.Semaphore(AT_ONCE)
     async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False) as http:
@@ -88,7 +93,6 @@ async def served_parity(url: str, name: str, folder: Path) -> Parity:
         same_next_token=sum(same) / len(same),
         same_answers=sum(alike for _, _, alike in found) / len(found),
     )
-    given = (read_manifest(folder) or {}).get("parity", {}).get("served_bounds")
     bounds = Bounds(**given) if given else None
     write_json(folder / SERVED, asdict(parity) | {"bounds": given, "within": parity.within(bounds) if bounds else None})
     if bounds and not parity.within(bounds):
