@@ -31,6 +31,7 @@ VARIABLES = {
 STYLE: Any = {  # Any: matplotlib types its settings one by one
     "svg.fonttype": "none",
     "svg.hashsalt": "stillhouse",
+    "text.parse_math": False,
     "font.size": 9.5,
     "text.color": INK,
     "axes.edgecolor": LINE,
@@ -107,3 +108,9 @@ def percent(value: float, _: object = None) -> str:
 def sentence(text: str) -> str:
     """With a capital and a full stop."""
     return text[:1].upper() + text[1:] + "."
+
+
+def plain(text: object) -> str:
+    """Any text as matplotlib takes it: on one line, of at most 40 characters, what can't be printed as U+FFFD."""
+    shown = "".join(char if char.isprintable() else "\ufffd" for char in str(text))
+    return shown if len(shown) <= 40 else shown[:39] + "…"

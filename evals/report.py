@@ -50,8 +50,9 @@ class Tile:
 def write_report(summary: Mapping[str, Any], data: ReportData, path: Path) -> None:
     """Write the page of one night to `path`, atomically. `summary` is the night's summary.json, as a dict.
 
-    Whatever the night did not get to may be None or missing; the page says so. All text is escaped, and a
-    Content-Security-Policy forbids scripts and every outside resource: queries are written by strangers.
+    Whatever the night did not get to may be None or missing; the page says so. All text is escaped, control
+    characters become U+FFFD, and a Content-Security-Policy forbids scripts and every outside resource: queries are written
+    by strangers.
     """
     scores = {author: summary.get(author) for author in AUTHORS}
     outputs = [summary.get(key) or 0 for key in ("labelled", "rejected", "failed")]
@@ -95,7 +96,7 @@ def write_report(summary: Mapping[str, Any], data: ReportData, path: Path) -> No
         flips=summary.get("flips"),
         flip_words=labelling.flip_words(summary.get("flips")),
     )
-    write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
+    write_text(path, "".join(char if char.isprintable() or char.isspace() else "\ufffd" for char in page))
 
 
 def _template() -> jinja2.Template:
@@ -215,10 +216,9 @@ def _parity(found: Mapping[str, Any] | None) -> str:
 
 
 def _clip(value: object) -> str:
-    """At most MAX_SHOWN characters, control characters shown as U+FFFD."""
+    """At most MAX_SHOWN characters."""
     text = str(value)
-    text = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
-    return "".join(char if char.isprintable() or char.isspace() else "\ufffd" for char in text)
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
 
 
 def _figure(value: float | None) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evals.drawing import ACCENT, AUTHORS, BAD, GOOD, INK, MUTED, Plot, canvas, percent, sentence, styled, svg_of
+from evals.drawing import ACCENT, AUTHORS, BAD, GOOD, INK, MUTED, Plot, canvas, percent, plain, sentence, styled, svg_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,7 @@ def slices(found: Sequence[Mapping[str, Any]]) -> Plot:
                 if one[author]:
                     _interval(axes, one[author], place + offset, *AUTHORS[author], label=author if not ticks else None)
             ticks.append(place)
-            labels.append(f"{by + ': ' if not number else ''}{one['value']} ({one['queries']:,})")
+            labels.append(f"{by + ': ' if not number else ''}{plain(one['value'])} ({one['queries']:,})")
             place += 1
         place += 0.4
     axes.set_yticks(ticks, labels, fontsize=8.5)
@@ -193,7 +193,7 @@ def comparisons(found: Sequence[Mapping[str, Any]]) -> Plot:
             ha="center",
             fontsize=8.5,
         )
-    axes.set_yticks(range(len(found)), [f"{one['name']}\n{one['rows']:,} rows" for one in found], fontsize=9)
+    axes.set_yticks(range(len(found)), [f"{plain(one['name'])}\n{one['rows']:,} rows" for one in found], fontsize=9)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support
 
-from evals.metrics import ratio_interval, score
+from evals.metrics import difference_interval, ratio_interval, score
 from labels.errors import InputError
 from labels.semantic_roles import SemanticRoles
 
@@ -156,3 +156,69 @@ def test_to_json_is_json():
     assert len(shown["f1_interval"]) == 2
     brand = shown["by_field"]["brand"]
     assert (brand["precision"], brand["recall"], brand["f1"]) == (0, 0, 0)
+
+
+@quick
+@given(some_pairs)
+def test_macro_f1_is_the_mean_over_the_fields_that_are_there(pairs):
+    found = score(pairs)
+    held = {field for answer, gold in pairs for field, _ in (answer.items() if answer else frozenset()) | gold.items()}
+    wanted = np.mean([found.by_field[field].f1 for field in held]) if held else 0
+    assert found.macro_f1 == pytest.approx(wanted)
+    assert found.macro_f1_interval[0] <= found.macro_f1 <= found.macro_f1_interval[1]
+    for part in found.by_field.values():
+        assert part.f1_interval[0] <= part.f1 <= part.f1_interval[1]
+
+
+def test_a_rare_field_weighs_as_much_as_a_common_one_in_the_macro_figure_alone():
+    pairs = [(roles("milk"), roles("milk"))] * 98 + [(roles("milk", "acme"), roles("milk", "zen"))] * 2
+    found = score(pairs)
+    assert found.f1 == pytest.approx(0.98, abs=0.01)
+    assert found.macro_f1 == 0.5
+
+
+def some_answers(golds, rng, right):
+    return [(gold if rng.random() < right else roles("tea"), gold) for gold in golds]
+
+
+def test_the_interval_of_a_difference_covers_the_true_one():
+    """Two authors right 80% and 75% of the time on one value a query: the true difference of F1 is 0.05."""
+    rng, golds = np.random.default_rng(0), [roles("milk")] * 150
+    intervals = [
+        difference_interval(some_answers(golds, rng, 0.8), some_answers(golds, rng, 0.75), seed=n) for n in range(40)
+    ]
+    assert sum(low <= 0.05 <= high for low, high in intervals) >= 34  # 38, give or take 1.4
+    assert sum(low <= 0 <= high for low, high in intervals) < 34, "so wide an interval says nothing"
+
+
+def test_a_difference_turns_round_with_its_sides_and_pairing_narrows_it():
+    rng, golds = np.random.default_rng(1), [roles("milk", "acme")] * 200
+    teacher = some_answers(golds, rng, 0.8)
+    student = [(answer if rng.random() < 0.95 else roles("tea"), gold) for answer, gold in teacher]
+    low, high = difference_interval(student, teacher)
+    assert difference_interval(teacher, student) == pytest.approx((-high, -low))
+    assert low < score(student).f1 - score(teacher).f1 < high < 0
+    unpaired = difference_interval(student, list(np.random.default_rng(2).permutation(np.array(teacher, dtype=object))))
+    assert high - low < unpaired[1] - unpaired[0]
+
+
+def test_recall_may_drop_where_f1_does_not():
+    golds = [roles("milk", "acme")] * 100
+    cautious = [(roles("milk"), gold) for gold in golds]
+    bold = [(roles("milk", "zen"), gold) for gold in golds]
+    assert difference_interval(cautious, bold)[0] > 0
+    low, high = difference_interval(cautious, bold, figure="recall")
+    assert low < 0 < high
+
+
+@pytest.mark.parametrize(("queries", "most"), [(5, 0.5), (50, 0.08), (5000, 0.001)])
+def test_answers_all_alike_are_no_proof_where_they_are_few(queries, most):
+    same = [(roles("milk"), roles("milk"))] * queries
+    low, high = difference_interval(same, same)
+    assert most / 2 < high <= most
+    assert low == -high
+
+
+def test_a_difference_wants_the_same_queries():
+    with pytest.raises(InputError, match="same queries"):
+        difference_interval([(None, roles("milk"))], [(None, roles("tea"))])

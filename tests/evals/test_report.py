@@ -2,23 +2,39 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from evals.calibration import Checked, fit_calibration
-from evals.gate import Figures, Thresholds, gate
+from evals.gate import Compared, Figures, Thresholds, gate
 from evals.judge import judge
+from evals.latency import Latency
 from evals.metrics import score
 from evals.plots import coverage, duration, judgement, quality, reliability
 from evals.report import ReportData, write_report
+from evals.slices import slices
+from evals.student_plots import comparisons, kept, margins, training
 from labels.records import Label
 from labels.semantic_roles import SemanticRoles
 from tests.evals.judged import reviewed
 
 HOSTILE = "<script>console.error('run')</script><img src=x onerror=console.error('run')>\"'{{7*7}}\x00\u202e\ud800"
-PLOTS = ["quality", "judgement", "coverage", "confidence", "times", "losses"]
+PLOTS = [
+    "margins",
+    "quality",
+    "judgement",
+    "coverage",
+    "confidence",
+    "times",
+    "slices",
+    "kept",
+    "training",
+    "comparisons",
+]
+THRESHOLDS = Thresholds(0.8, 0.8, 0.9, 0.02, 0.01, 300, 8, 0.01, 0.005)
 NOTHING = ReportData((), 0, Checked((), "gold", simulated=False), (), (), ())
 LABELLING = {
     "log": {
@@ -35,6 +51,30 @@ LABELLING = {
     "flips": {"asked": 200, "flipped": 3, "rate": 0.015, "interval": [0.0051, 0.0431],
               "examples": [{"query": HOSTILE, "before": HOSTILE, "after": "accepted: {}"}]},
 }  # fmt: skip
+
+CURVE = [
+    {"step": 5 * step, "loss": 2 / step, "learning_rate": 0.004 / step, "tokens_per_second": 2300.0}
+    for step in range(1, 50)
+]
+DATASET = {
+    "rows": 5539, "verified": 155, "left_out": {"rejected": 40, "near_gold": 12, "odd_reason": 3, "failed": 0},
+    "kept": {
+        "by_difficulty": [
+            {"low": 0.0, "high": 0.1, "whole": 500, "kept": 480}, {"low": 0.1, "high": 1.0, "whole": 500, "kept": 200},
+        ],
+        "by_band": [{"band": "head", "whole": 100, "kept": 90}, {"band": "tail", "whole": 900, "kept": 590}],
+        "warnings": [f"the hard part is missing {HOSTILE}"],
+    },
+}  # fmt: skip
+GENERAL = {
+    "questions": 200, "tokens": 12034, "accuracy_before": 0.41, "accuracy_after": 0.4, "accuracy_loss": 0.0244,
+    "accuracy_loss_interval": (-0.01, 0.05), "perplexity_before": 12.4, "perplexity_after": 12.5, "perplexity_rise": 0.0081,
+    "perplexity_rise_interval": (0.004, 0.012),
+}  # fmt: skip
+COMPARISONS = [
+    {"name": "this night's", "rows": 5539, "f1": 0.886, "f1_interval": [0.871, 0.899], "difference": None},
+    {"name": HOSTILE, "rows": 6000, "f1": 0.872, "f1_interval": [0.86, 0.88], "difference": [0.002, 0.025]},
+]
 
 REVIEW = {
     "wanted": {"audit": 33}, "done": {"audit": 30}, "relabelled": 2,
@@ -64,25 +104,40 @@ def points(number):
 
 
 def night(simulated=True):
+    summary, data = _night(simulated)
+    return dict(summary), data
+
+
+@cache
+def _night(simulated):
     found = score([(roles("milk"), roles("milk"))] * 9 + [(roles("tea"), roles("milk"))])
     audit, said = reviewed(29, 1, simulated)
     found_by_people = judge(audit, said, SemanticRoles)
     verdicts = [replace(one, query=HOSTILE, value=HOSTILE, reviewer=HOSTILE) for one in said]
-    figures = Figures(1000, 950, 40, 10, found_by_people, found, found, (0.9, 1.0), None, 0.01)
+    milk = [(roles("milk"), roles("milk"))] * 5
+    served = Compared(HOSTILE, "", "gold", 100, found, 0.02, (0.005, 0.03))
+    latency = Latency(8, 200, 61.5, 250.0, 80.0, 1600.0)
+    figures = Figures(
+        1000, 950, 40, 10, found_by_people, found, found, (0.9, 1.0), None, 0.01, 100, served, latency, None
+    )  # fmt: skip
     summary = {
         "night": "2025-01-31", "profile": "laptop", "queries": 1000, "labelled": 950, "rejected": 40, "failed": 10,
         "asked_teacher": 0, "teacher": found.to_json(), "student": found.to_json(), "lookup": found.to_json(),
         "judgement": found_by_people.to_json(), "review": REVIEW,
         "head_entries": 100, "head_traffic_share": 0.71, "release": "r-1",
         "published": True, "seconds": {"ingest": 0.5, "label": 61.0, "train": 30.0},
-        "gate": [check.to_json() for check in gate(figures, Thresholds(0.8, 0.8, 0.9, 0.02))],
-        "student_size": {"parameters": 1_100_000}, "teacher_size": None,
+        "gate": [check.to_json() for check in gate(figures, THRESHOLDS)],
+        "student_size": {"parameters": 1_100_000, "gib": 0.0021, "tokens_per_second": 1600.0}, "teacher_size": None,
+        "served": served.to_json(), "latency": [latency.to_json()], "general": GENERAL, "dataset": DATASET,
+        "slices": [one.to_json() for one in slices({"language": ["en"] * 3 + [HOSTILE] * 2}, milk, milk)],
+        "parity": {"queries": 64, "max_logit_difference": 2e-5, "bound": 0.001}, "comparisons": COMPARISONS,
+        "variants": [{"name": "fp8", "passed": False, "message": "fp8: recall 88.1%"}],
     }  # fmt: skip
     data = ReportData(
         traffic=[1 / rank for rank in range(1, 1001)],
         head_cut=100,
         checked=Checked(points(101), "verdicts", simulated),
-        losses=[(step, 2 / (step + 1)) for step in range(50)],
+        training=CURVE,
         rejected=[label(HOSTILE)] * 25,
         verdicts=verdicts,
     )
@@ -115,12 +170,12 @@ def html(tmp_path_factory):
     return written(tmp_path_factory.mktemp("report"), *night())
 
 
-def test_holds_the_six_plots_each_said_in_words(html):
+def test_holds_its_plots_each_said_in_words(html):
     page = Page(html)
     assert [i for i in page.ids if i.startswith("plot-")] == [f"plot-{name}" for name in PLOTS]
-    assert html.count("<svg ") == 6
+    assert html.count("<svg ") == len(PLOTS)
     words = [attrs["aria-label"] for tag, attrs in page.tags if attrs.get("role") == "img"]
-    assert len(words) == 6
+    assert len(words) == len(PLOTS)
     assert any("make up" in label for label in words)
 
 
@@ -153,8 +208,7 @@ def test_loads_nothing_from_outside(html):
 
 
 def test_a_huge_query_is_cut(tmp_path):
-    summary, data = night()
-    html = written(tmp_path, summary, replace(data, rejected=[label("x" * 100_000)]))
+    html = written(tmp_path, {"night": "x"}, replace(NOTHING, rejected=[label("x" * 100_000)]))
     assert "x" * 200 + "…" in html
     assert "x" * 201 not in html
 
@@ -191,39 +245,54 @@ def test_figures_reasons_and_sizes_are_there(html):
         "labels are right",
         "1,100,000",
         "71.0%",
+        "its F1 is +2.0 points (95% interval +0.5 to +3.0), on 100 gold queries",
+        "It learnt from 5,539 rows, 155 of them verified by people",
+        "near a query that measures",
+        "odd reason",
+        "61.5 ms",
+        "41.0%",
+        "logits differ from its adapter's by 2e-05 at most (0.001 allowed), on 64 queries",
+        "fp8: recall 88.1%",
     ):
         assert words in text
 
 
 def test_refused_night_says_why_and_that_the_last_release_stays(tmp_path):
     summary, _ = night()
-    checks = gate(Figures(1000, 950, 40, 10, None, None, None, None, None, None), Thresholds(0.8, 0.8, 0.9, 0.02))
+    checks = gate(Figures(1000, 950, 40, 10, *[None] * 6, 0, None, None, None), THRESHOLDS)
     summary |= {
         "teacher": None, "student": None, "lookup": None, "judgement": None, "published": False, "release": "r-0",
         "gate": [check.to_json() for check in checks],
     }  # fmt: skip
     text = " ".join(Page(written(tmp_path, summary, NOTHING)).text.split())
-    assert "Not published: the gate refused (teacher, student, invalid). Release r-0 stays in use." in text
+    assert (
+        "Not published: the gate refused (teacher, student, invalid, served, latency). Release r-0 stays in use."
+        in text
+    )
     assert "--gold FILE" in text
     assert "Nobody has judged" in text
-    assert text.count("Not drawn") == 5
+    assert text.count("Not drawn") == 6
 
 
 def test_rows_that_do_not_add_up_are_shown_so(tmp_path):
-    summary, data = night()
-    assert "✗ does not add up" in written(tmp_path, summary | {"failed": 9}, data)
+    counts = {"queries": 1000, "labelled": 950, "rejected": 40, "failed": 9}
+    assert "✗ does not add up" in written(tmp_path, {"night": "x"} | counts, NOTHING)
 
 
 def test_a_night_that_got_nowhere_still_has_its_page(tmp_path):
     text = Page(written(tmp_path, {"night": "2025-01-31"}, NOTHING)).text
     assert "The night ended before its queries were counted" in text
     assert "The gate was not reached" in text
-    assert text.count("Not drawn") == 6
+    assert text.count("Not drawn") == 9
 
 
 def test_one_query_one_step_one_point_can_be_drawn(tmp_path):
     data = replace(
-        NOTHING, traffic=[3.0], head_cut=1, checked=Checked([(1.0, True)], "gold", simulated=False), losses=[(1, 0.0)]
+        NOTHING,
+        traffic=[3.0],
+        head_cut=1,
+        checked=Checked([(1.0, True)], "gold", simulated=False),
+        training=[{"step": 1, "loss": 0.0}],
     )
     assert written(tmp_path, {"seconds": {"ingest": 0.0}}, data).count("<svg ") == 4
 
@@ -234,7 +303,7 @@ def said(html):
 
 
 def test_the_log_adds_up_in_words(tmp_path):
-    words = said(written(tmp_path, night()[0] | LABELLING, night()[1]))
+    words = said(written(tmp_path, {"night": "x"} | LABELLING, NOTHING))
     assert "2,000 rows = 1,900 kept + 100 dropped ✓ adds up" in words
     assert "1,000 distinct queries: 100 head, 300 torso, 600 tail; in 7 of the rows kept, personal data was" in words
     for reason, rows in (("empty", 3), ("longer than 200 characters", 1), ("too few different sessions", 96)):
@@ -248,7 +317,7 @@ def test_a_log_with_more_dropped_than_there_was_does_not_add_up(tmp_path):
 
 
 def test_retrieval_and_the_teachers_work_are_told_and_escaped(tmp_path):
-    html = written(tmp_path, night()[0] | LABELLING, night()[1])
+    html = written(tmp_path, {"night": "x"} | LABELLING, NOTHING)
     assert "<script" not in html
     words = said(html)
     for told in (
@@ -351,7 +420,7 @@ def test_opens_in_a_real_browser_without_console_errors(tmp_path):
     written(tmp_path, night()[0] | LABELLING, night()[1])
     dom, log = open_in_browser(tmp_path / "report.html", tmp_path / "profile")
     assert "CONSOLE" not in log
-    assert dom.count("<svg ") == 6
+    assert dom.count("<svg ") == len(PLOTS)
     assert "<img" not in dom
 
     (tmp_path / "bad.html").write_text("<script>console.error('seen')</script>")
@@ -369,3 +438,39 @@ def test_says_how_reviewers_agree_who_is_doubtful_and_what_was_made_anew(html):
 def test_the_judgement_is_drawn_with_the_gates_threshold(html):
     assert "The gate wants the lower end at 80.0%." in html
     assert judgement(None).svg == ""
+
+
+def test_a_forced_release_says_what_the_gate_refused(tmp_path):
+    summary, data = night()
+    summary["gate"][2]["passed"] = False
+    assert "Published as release r-1, forced though the gate refused (student)." in said(
+        written(tmp_path, summary, data)
+    )
+
+
+def test_each_checks_figure_is_drawn_in_its_unit_against_its_threshold(html):
+    drawn = margins(night()[0]["gate"])
+    assert "served +2.0 pts, latency 250 ms" in drawn.words
+    for words in ("+2.0 pts  (≥ -1.0 pts)", "250 ms  (≤ 300 ms)", "1.0%  (≤ 2.0%)"):
+        assert words in drawn.svg
+    assert "rows" not in drawn.svg, "a count that adds up has no margin"
+    assert margins([]).svg == ""
+
+
+def test_the_kept_share_of_the_hardest_fifth_is_told():
+    assert (
+        "680 of the 1,000 labels that do not measure train the student (68%), of the hardest fifth 40%"
+        in kept(DATASET).words
+    )
+    assert kept(None).svg == ""
+    assert kept({"rows": 3}).svg == "", "datasets of before hold no comparison"
+
+
+def test_a_curve_is_drawn_of_what_was_logged():
+    assert training(CURVE).svg.count("tokens") == 1
+    assert "tokens" not in training([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "seconds": 12.0}]).svg
+    assert "Loss 2.000 at step 5, 0.041 at step 245; 2,300 tokens a second" in training(CURVE).words
+
+
+def test_the_night_is_compared_with_students_on_other_rows():
+    assert "(the first less this one: +0.2 to +2.5 points)" in comparisons(COMPARISONS).words
