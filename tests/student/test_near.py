@@ -37,15 +37,13 @@ def test_leaving_out_pairs_of_unlike_length_misses_none(ours, theirs):
 
 
 def test_what_says_the_same_twice_counts_once_and_the_better_stays():
-    alike = ["whole fresh oat milk one litre carton", "whole fresh oat milk one litre cartons"]
-    assert collapsed([*alike, "rye bread"], ["a", "a", "a"], 0.9) == [False, True, False]
-    assert collapsed(alike[::-1], ["a", "a"], 0.9) == [False, True]
-    assert collapsed([alike[0], " ".join(reversed(alike[0].split()))], ["a", "a"], 0.9) == [False, True]
+    assert collapsed(["oat milk", "milk oat", "rye bread"], ["a", "a", "a"], 0.9) == [False, True, False]
+    assert collapsed(["milk oat", "rye bread", "oat milk"], ["a", "a", "a"], 0.9) == [False, False, True]
 
 
 def test_near_queries_with_different_answers_both_stay_and_at_1_all_do():
-    alike = ["whole fresh oat milk one litre carton", "whole fresh oat milk one litre cartons"]
-    assert collapsed(alike, ["a", "b"], 0.5) == [False, False]
+    assert collapsed(["oat milk", "milk oat"], ["a", "b"], 0.5) == [False, False]
+    assert collapsed(["oat milk", "milk oat", "x"], ["a", "b", "a"], 0.5) == [False, False, False]
     assert collapsed(["oat milk", "milk oat"], ["a", "a"], 1.0) == [False, False]
     assert collapsed([], [], 0.5) == []
 
