@@ -20,16 +20,15 @@ def write_base(task: type[Task], base: str, folder: Path) -> int:
     """Write `base` with the scaffolding of `task` into `folder`; returns how many tokens were added."""
     import torch
     from tokenizers import AddedToken
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    model = AutoModelForCausalLM.from_pretrained(base, use_safetensors=True)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, use_safetensors=True)
     known = tokenizer.get_vocab()
     pieces = [piece for piece in scaffolding(task) if piece not in known]
     spelt = [tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in pieces]
     tokenizer.add_tokens([AddedToken(piece, normalized=False) for piece in pieces])
-    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    weight = model.get_input_embeddings().weight
+    weight = model.resize_token_embeddings(len(tokenizer), mean_resizing=False).weight
     with torch.no_grad():
         for piece, ids in zip(pieces, spelt, strict=True):
             weight[tokenizer.convert_tokens_to_ids(piece)] = weight[ids].mean(dim=0)

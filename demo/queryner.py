@@ -21,7 +21,7 @@ other two, what is nearly one of dev is not in train (invariant 6); the command 
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -164,7 +164,7 @@ def _not_near(queries: Sequence[str], against: Sequence[str]) -> list[str]:
     return [query for query, near in zip(queries, close, strict=True) if not near]
 
 
-def _write(path: Path, answers: dict[str, Task]) -> None:
+def _write(path: Path, answers: Mapping[str, Task]) -> None:
     rows = [{"query": query, **answer.normalised().model_dump()} for query, answer in answers.items()]
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
