@@ -15,7 +15,9 @@ from student.base import load_base
 from student.checkpoints import disk_of
 from student.dataset import read_dataset
 from student.recipe import Progress, Recipe
-from student.watch import arguments, run
+from student.watch import arguments, diverged, run
+
+WHAT = "distillation"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,12 @@ def distil(
     queries = sorted({row.query for row in read_dataset(dataset)})
     trainer = _trainer(task, recipe, distillation, adapter, queries, folder / "checkpoints")
     with disk_of(folder):
-        run(trainer, "distillation", folder, progress)
+        try:
+            run(trainer, WHAT, folder, progress)
+        except RuntimeError as error:
+            if "probability tensor" in str(error):  # nothing can be drawn from it; the loss would have been next
+                raise diverged(WHAT, str(error)) from error
+            raise
         trainer.model.save_pretrained(folder)
         trainer.processing_class.save_pretrained(folder)
         write_manifest(

@@ -152,12 +152,17 @@ def _split(tokenizer: Any, texts: Iterable[str], block: int) -> tuple[Blocks, Bl
     """Whole blocks to train on, and blocks of other texts to measure on; a text is on one side alone, by its hash."""
     trains, measures = list[str](), list[str]()
     for text in texts:
-        (measures if int(digest("pretrain", text), 16) % HELD_OUT == 0 else trains).append(text)
-    whole = [each for each in _blocks(tokenizer, trains, block) if len(each) == block]
-    return whole, [each for each in _blocks(tokenizer, measures, block) if len(each) > 1][:MEASURED_BLOCKS]
+        (measures if held_out(text) else trains).append(text)
+    whole = [each for each in blocks_of(tokenizer, trains, block) if len(each) == block]
+    return whole, [each for each in blocks_of(tokenizer, measures, block) if len(each) > 1][:MEASURED_BLOCKS]
 
 
-def _blocks(tokenizer: Any, texts: Sequence[str], block: int) -> Blocks:  # noqa: ANN401
+def held_out(text: str) -> bool:
+    """Whether a text measures and never trains: by its hash, so that it does wherever it comes from."""
+    return int(digest("pretrain", text), 16) % HELD_OUT == 0
+
+
+def blocks_of(tokenizer: Any, texts: Sequence[str], block: int) -> Blocks:  # noqa: ANN401
     """The texts' tokens, an end token after each, cut every `block` tokens; the last block may be shorter."""
     if not texts:
         return []

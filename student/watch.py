@@ -49,7 +49,7 @@ def run(trainer: Any, what: str, folder: Path, progress: Progress) -> None:  # n
     trained = ((name, weight) for name, weight in trainer.model.named_parameters() if weight.requires_grad)
     broken = next((name for name, weight in trained if not bool(weight.isfinite().all())), None)
     if broken:
-        raise _diverged(what, f"the weights {broken} are no numbers")
+        raise diverged(what, f"the weights {broken} are no numbers")
     logged = trainer.state.log_history
     write_history(folder, logged)
     write_text(folder / "losses.json", json.dumps([(row["step"], row["loss"]) for row in logged if "loss" in row]))
@@ -71,7 +71,7 @@ def _watch(what: str, progress: Progress) -> Any:  # noqa: ANN401 - a transforme
             if "loss" not in logs:  # the summary at the end
                 return
             if not math.isfinite(logs["loss"]):
-                raise _diverged(what, f"the loss is {logs['loss']} at step {state.global_step}")
+                raise diverged(what, f"the loss is {logs['loss']} at step {state.global_step}")
             seen = next((float(logs[name]) for name in TOKENS if name in logs), 0.0)
             at = time.perf_counter()
             rate = max(seen - self.seen, 0.0) / (at - self.at)
@@ -81,5 +81,6 @@ def _watch(what: str, progress: Progress) -> Any:  # noqa: ANN401 - a transforme
     return Watch()
 
 
-def _diverged(what: str, why: str) -> TrainingError:
+def diverged(what: str, why: str) -> TrainingError:
+    """The error for a training whose numbers are none."""
     return TrainingError(f"{what} diverged: {why}; lower its learning_rate, or switch it off, and run the night again")
