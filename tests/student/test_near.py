@@ -36,6 +36,11 @@ def test_leaving_out_pairs_of_unlike_length_misses_none(ours, theirs):
     assert near_duplicates(ours, theirs) == [any(near(one, other) for other in theirs) for one in ours]
 
 
+def test_the_farthest_lengths_that_can_be_near_are_compared():
+    assert near_duplicates(["abcdefghi"], ["abcdefghijk"]) == near_duplicates(["abcdefghijk"], ["abcdefghi"]) == [True]
+    assert near_duplicates(["abcdefghi"], ["abcdefghijkl"]) == [False]
+
+
 def test_what_says_the_same_twice_counts_once_and_the_better_stays():
     assert collapsed(["oat milk", "milk oat", "rye bread"], ["a", "a", "a"], 0.9) == [False, True, False]
     assert collapsed(["milk oat", "rye bread", "oat milk"], ["a", "a", "a"], 0.9) == [False, False, True]
