@@ -8,6 +8,9 @@ from pathlib import Path
 
 from labels.errors import TrainingError
 
+FULL = ("No space left", "Disk quota exceeded", "File too large", "PytorchStreamWriter failed", "inline_container.cc")
+"""By these the errors of safetensors and torch.save are known, which have no number."""
+
 
 def last_checkpoint(checkpoints: Path) -> str | None:
     """The newest whole checkpoint. A kill or a full disk may have left a newer half of one: its state comes last."""
@@ -29,8 +32,8 @@ def disk_of(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not full and "No space left" not in str(error) and "PytorchStreamWriter failed" not in str(error):
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if not full and not any(sign in str(error) for sign in FULL):
             raise
         last = last_checkpoint(folder / "checkpoints")
         raise TrainingError(

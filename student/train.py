@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -172,8 +173,10 @@ def _trainer(recipe: Recipe, model: Any, tokenizer: Any, rows: Sequence[Tokens],
 
 
 def _save_steps(recipe: Recipe, rows: int) -> int:
-    """Steps between checkpoints: an epoch, or fewer where an epoch is long."""
-    return max(1, min(SAVE_STEPS, rows // (recipe.batch * recipe.accumulate)))
+    """Steps between checkpoints: about an epoch, fewer where it is long. Only logged steps: what the loss has summed up
+    since the last one is not in a checkpoint, and a resumed curve would begin with too low a loss."""
+    epoch = rows / (recipe.batch * recipe.accumulate)
+    return min(SAVE_STEPS, math.ceil(epoch / LOG_STEPS) * LOG_STEPS)
 
 
 def _callback(progress: Progress) -> Any:  # noqa: ANN401 - a transformers.TrainerCallback

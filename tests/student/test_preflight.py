@@ -6,7 +6,7 @@ from flows.settings import ROOT
 from labels.errors import PreflightError
 from labels.prompt import messages
 from labels.semantic_roles import SemanticRoles
-from student.preflight import IGNORED, check_batches
+from student.preflight import IGNORED, check_batches, check_rows
 
 ROWS = {
     "oat milk 1 l": SemanticRoles(product="oat milk", brand="", attributes=["1 l"]).to_json(),
@@ -126,3 +126,40 @@ def test_the_answer_of_another_row_fails_showing_what_was_wanted(tokenizer):
 def test_no_batch_at_all_is_no_pass(tokenizer):
     with pytest.raises(PreflightError, match="saw no training batch at all"):
         check_batches([], tokenizer, SemanticRoles, ROWS)
+
+
+def packed(*rows):
+    """The rows in one sequence, as TRL packs them: positions begin anew, the first token of a row carries no loss."""
+    return {
+        "input_ids": torch.tensor([[token for row in rows for token in row.ids]]),
+        "labels": torch.tensor([[label for row in rows for label in row.labels]]),
+        "position_ids": torch.tensor([[place for row in rows for place in range(len(row.ids))]]),
+    }
+
+
+def test_every_row_of_a_packed_sequence_is_checked(tokenizer):
+    rows = [Row(tokenizer, query) for query in ROWS]
+    assert check_batches([packed(*rows), packed(rows[1])], tokenizer, SemanticRoles, ROWS) == 4
+    rows[1].labels[rows[1].prompt] = IGNORED
+    with pytest.raises(PreflightError, match="not what the server will render"):
+        check_batches([packed(*rows)], tokenizer, SemanticRoles, ROWS)
+
+
+def test_packed_rows_that_were_cut_or_run_together_fail(tokenizer):
+    rows = [Row(tokenizer, query) for query in ROWS]
+    one = packed(*rows)
+    one["position_ids"] = torch.arange(one["input_ids"].numel())[None]  # as if they were one row
+    with pytest.raises(PreflightError, match="the loss mask has holes"):
+        check_batches([one], tokenizer, SemanticRoles, ROWS)
+    gap = packed(*rows)
+    gap["position_ids"][0, 5:] += 1
+    with pytest.raises(PreflightError, match="a packed row's positions are"):
+        check_batches([gap], tokenizer, SemanticRoles, ROWS)
+
+
+def test_a_prompt_may_have_several_completions_and_no_other(tokenizer):
+    row, other = Row(tokenizer, "oat milk 1 l"), Row(tokenizer, "verdant machine juice")
+    expected = {tuple(row.ids[: row.prompt]): list(ROWS.values())[:2], tuple(other.ids[: other.prompt]): []}
+    assert check_rows([batch_of(row)], tokenizer, expected) == 1
+    with pytest.raises(PreflightError, match="the tokens with loss spell"):
+        check_rows([batch_of(other)], tokenizer, expected)

@@ -1,4 +1,4 @@
-import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -12,18 +12,25 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flows.settings import ROOT
-from labels.errors import EngineError, PreflightError
-from labels.files import MANIFEST, read_manifest
+from labels.errors import EngineError, PreflightError, TrainingError
+from labels.files import MANIFEST, read_json, read_manifest, write_json
 from labels.models import model_identity
 from labels.prompt import messages
 from labels.semantic_roles import SemanticRoles
 from student.base import load_base
 from student.dataset import read_dataset
+from student.history import read_history
 from student.merge import merge
+from student.rows import Replay
 from student.train import adapter_folder
-from tests.student.training import ENVIRONMENT, recipe, shop_dataset, train
+from tests.student.training import ENVIRONMENT, recipe, shop_dataset, shop_rows, train
 
-ROWS = 150
+ROWS, EPOCHS, STEPS = 64, 5, 20
+GENERAL = [
+    Replay([{"role": "user", "content": "Name a bird."}], "a wren"),
+    Replay([{"role": "user", "content": "Name a bird."}], "an owl"),
+    Replay([{"role": "user", "content": "Tell me all of it. " * 200}], "no"),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,9 +49,9 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(dataset, tmp_path_factory):
-    """One adapter trained for one epoch by the real trainer, and the progress it reported."""
+    """One adapter trained by the real trainer, and the progress it reported."""
     progress = []
-    folder, made = train(dataset, tmp_path_factory.mktemp("adapters"), progress=progress.append)
+    folder, made = train(dataset, tmp_path_factory.mktemp("adapters"), EPOCHS, progress=progress.append)
     assert made
     return folder, progress
 
@@ -54,36 +61,44 @@ def queries(dataset):
     return [row.query for row in read_dataset(dataset)[:16]]
 
 
-def losses(folder):
-    return json.loads((folder / "losses.json").read_text())
+def curve(folder):
+    """What of the curve does not depend on the machine."""
+    return [
+        tuple(line[name] for name in ("step", "loss", "learning_rate", "grad_norm")) for line in read_history(folder)
+    ]
 
 
 def test_an_adapter_is_finished_by_its_manifest_which_says_what_made_it(trained, dataset):
     folder, _ = trained
     manifest = read_manifest(folder)
-    assert (manifest["rows"], manifest["dataset"]) == (ROWS, dataset.name)
+    assert (manifest["rows"], manifest["dataset"], manifest["processes"]) == (ROWS, dataset.name, 1)
     assert manifest["recipe"]["rank"] == 8
     assert manifest["preflight_rows"] >= 48
+    assert manifest["seconds"]["prepare"] > 0
     finished = (folder / MANIFEST).stat().st_mtime_ns
     assert finished == max(path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file())
-    assert not [*folder.rglob("adapter_model*.bin"), *folder.rglob("pytorch_model*")], "weights are safetensors"
     assert load_file(folder / "adapter_model.safetensors")
+    pickles = [*folder.rglob("*.bin"), *folder.rglob("*.pt"), *folder.rglob("*.pth")]
+    assert not pickles, "weights are safetensors, and no checkpoint is left"
 
 
-def test_training_reports_the_steps_reached_and_records_the_losses(trained):
+def test_training_reports_the_steps_reached_and_keeps_its_curve(trained):
     folder, progress = trained
-    steps = -(-ROWS // 16)
-    assert progress == sorted(progress)
-    assert progress[-1] == steps
-    assert [step for step, _ in losses(folder)] == [steps]
-    assert all(0 < loss < 20 for _, loss in losses(folder))
+    lines = read_history(folder)
+    assert [line["step"] for line in lines] == [step.step for step in progress] == [10, STEPS]
+    assert [line["loss"] for line in lines] == [step.loss for step in progress]
+    assert all(step.steps == STEPS and step.tokens_per_second > 0 for step in progress)
+    assert 20 > lines[0]["loss"] > lines[1]["loss"] > 0
+    assert lines[0]["learning_rate"] > lines[1]["learning_rate"] > 0
+    assert 0 < lines[0]["seconds"] < lines[1]["seconds"]
+    assert all(line["grad_norm"] > 0 for line in lines)
 
 
 def test_a_second_call_trains_nothing(trained, dataset):
     folder, _ = trained
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     called = []
-    assert train(dataset, folder.parent, progress=called.append) == (folder, False)
+    assert train(dataset, folder.parent, EPOCHS, progress=called.append) == (folder, False)
     assert not called
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
@@ -101,15 +116,15 @@ def test_another_recipe_another_base_or_another_dataset_is_another_adapter(datas
 
 def test_rows_too_long_for_max_length_fail_the_preflight_before_any_step(dataset, tmp_path):
     steps = []
-    with pytest.raises(PreflightError, match=r"truncated|no loss at all|not what the server will render"):
+    with pytest.raises(PreflightError, match="60 of 64 training rows would be truncated"):
         train(dataset, tmp_path, max_length=45, progress=steps.append)
     assert not steps
-    assert not any(read_manifest(folder) for folder in tmp_path.iterdir())
+    assert not [*tmp_path.rglob("checkpoint-*"), *tmp_path.rglob(MANIFEST)]
 
 
 @pytest.fixture(scope="module")
 def merged(trained, queries, tmp_path_factory):
-    folder, made = merge(SemanticRoles, recipe(), trained[0], queries, tmp_path_factory.mktemp("students"))
+    folder, made = merge(SemanticRoles, recipe(EPOCHS), trained[0], queries, tmp_path_factory.mktemp("students"))
     assert made
     return folder
 
@@ -145,11 +160,49 @@ def test_a_folder_without_weights_is_no_base(dataset, tmp_path):
         train(dataset, tmp_path, base="./nowhere")
 
 
-def test_a_training_killed_after_a_checkpoint_ends_as_if_it_had_not_been(dataset, tmp_path):
-    epochs = 2
-    whole, _ = train(dataset, tmp_path / "whole", epochs)
-    folder = adapter_folder(recipe(epochs), dataset, tmp_path / "killed")
-    command = [sys.executable, "-m", "tests.student.training", dataset, tmp_path / "killed", str(epochs)]
+def test_rows_that_repeat_general_rows_and_packing_train_in_order_too(tmp_path):
+    rows = [replace(row, times=1 + (place % 4 == 0), difficulty=place / 64) for place, row in enumerate(shop_rows(32))]
+    dataset = shop_dataset(tmp_path, rows, GENERAL)
+    folder, _ = train(dataset, tmp_path, 2, packing=True, share_prefix=False, order="easy_to_hard", batch=1)
+    manifest = read_manifest(folder)
+    assert (manifest["rows"], manifest["replay_rows"], manifest["replay_rows_too_long"]) == (32, 2, 1)
+    # 32 rows, 8 of them twice, and 2 general ones fill five or six sequences of 512 tokens: four of them were checked
+    assert 25 < manifest["preflight_rows"] <= 42
+
+
+def test_a_loss_that_is_no_number_ends_the_training_before_the_weights_move(dataset, tmp_path):
+    steps = []
+    with pytest.raises(TrainingError, match=r"(loss|gradient) at step \d is (nan|inf), at a learning rate of \de\+"):
+        train(dataset, tmp_path, EPOCHS, learning_rate=1e30, progress=steps.append)
+    assert not steps
+    assert not [*tmp_path.rglob("checkpoint-*"), *tmp_path.rglob(MANIFEST)]
+
+
+def test_a_full_disk_ends_the_training_and_its_checkpoint_serves_its_own_recipe_alone(dataset, tmp_path):
+    folder = adapter_folder(recipe(EPOCHS), dataset, tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(step):
+        if step.step > 10:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1_700_000, limits[1]))  # no file may be larger
+
+    try:
+        with pytest.raises(TrainingError, match=r"its disk is full .* goes on from checkpoint-10"):
+            train(dataset, tmp_path, EPOCHS, progress=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert read_manifest(folder) is None
+    changed = read_json(folder / "recipe.json")
+    changed["recipe"]["rank"] = 4
+    write_json(folder / "recipe.json", changed)
+    with pytest.raises(TrainingError, match=r"a checkpoint of another configuration \(its recipe differ"):
+        train(dataset, tmp_path, EPOCHS)
+
+
+def test_a_training_killed_after_a_checkpoint_ends_as_if_it_had_not_been(trained, dataset, tmp_path):
+    whole, _ = trained
+    folder = adapter_folder(recipe(EPOCHS), dataset, tmp_path)
+    command = [sys.executable, "-m", "tests.student.training", dataset, tmp_path, str(EPOCHS)]
     process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     give_up = time.monotonic() + 120
     while not list(folder.glob("checkpoints/checkpoint-10/trainer_state.json")):
@@ -159,17 +212,17 @@ def test_a_training_killed_after_a_checkpoint_ends_as_if_it_had_not_been(dataset
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert read_manifest(folder) is None
-    assert not (folder / "losses.json").exists()
     # The same kill a moment later leaves half of the next checkpoint; it must not be resumed from.
     half = folder / "checkpoints" / "checkpoint-999"
     half.mkdir()
     (half / "adapter_config.json").write_text("{")
+    (half / "trainer_state.json").write_text('{"epoch": 4.')
     steps = []
-    again, made = train(dataset, tmp_path / "killed", epochs, progress=steps.append)
+    again, made = train(dataset, tmp_path, EPOCHS, progress=steps.append)
     assert made
     assert again == folder
-    assert min(steps) > 10, "it started from the beginning"
-    assert losses(again) == losses(whole)
+    assert min(step.step for step in steps) > 10, "it started from the beginning"
+    assert curve(again) == curve(whole)
     ours, theirs = (load_file(each / "adapter_model.safetensors") for each in (again, whole))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
