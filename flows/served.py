@@ -12,7 +12,7 @@ from evals.general import Ability, General, Regression, read_general, regression
 from evals.latency import Latency, latency_of
 from flows.night import Night
 from labels.errors import PreflightError
-from labels.files import digest, read_json, read_manifest, write_json
+from labels.files import digest, read_json, write_json
 from labels.guardrails import check
 from labels.models import model_identity
 from labels.prompt import messages
@@ -94,7 +94,8 @@ def general_ability(night: Night, model: Path, asked: General) -> Ability:
 
 def _kept(night: Night, model: Path, what: str, *depends: object) -> Path:
     """Where answers of a model are kept, by all that they depend on."""
-    name = model.name if read_manifest(model) else model_identity(str(model)).replace("/", "--")
+    ours = model.parent == night.work / "students"  # named by what it was made from, and its answers outlive it
+    name = model.name if ours else model_identity(str(model)).replace("/", "--")
     s = night.settings.student
     return night.work / "evaluations" / name / f"{what}-{digest(s.dtype, s.max_tokens, *depends)}.json"
 

@@ -58,9 +58,9 @@ def evaluation_table(found: dict[str, Any]) -> Group:
     left = (
         f" ({found['left_out']:,} more left out: the student was trained on them, or near)" if found["left_out"] else ""
     )
-    title = f"{_plain(found['student'])} on {_plain(found['data'])}: {found['queries']:,} queries{left}"
+    title = f"[bold]{_plain(found['student'])}[/] on {_plain(found['data'])}: {found['queries']:,} queries{left}"
     size, score = found["size"], found["score"]
-    scores = Table("", "precision", "recall", "F1", "95% interval", title=title, box=box.SIMPLE)
+    scores = Table("", "precision", "recall", "F1", "95% interval", box=box.SIMPLE)
     for name, part in {"all fields": score, **score["by_field"]}.items():
         scores.add_row(
             name, *(f"{part[key]:.3f}" for key in ("precision", "recall", "f1")), _between(part["f1_interval"])
@@ -86,7 +86,7 @@ def evaluation_table(found: dict[str, Any]) -> Group:
                 figures = f"{general[f'{what}_before']:.3f} before, {general[f'{what}_after']:.3f} after"
                 facts.add_row(f"general {what}", f"{figures}: a {change} of {general[f'{what}_{change}']:.1%}")
     facts.add_row("written to", _plain(found["file"]))
-    return Group(scores, slices, facts)
+    return Group(title, scores, slices, facts)
 
 
 def _between(interval: list[float]) -> str:

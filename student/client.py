@@ -26,8 +26,8 @@ class StudentClient:
     async def ask(self, query: str) -> tuple[str, float]:
         """The student's JSON for `query` (in normal form) and its confidence, 0 to 1: that of its least sure field.
 
-        Raises EngineError where the server can't be reached or refuses, InputError where its answer is cut short or is
-        not the task's JSON.
+        Raises EngineError where the server can't be reached or fails, InputError where it refuses the query, or its answer is
+        cut short or is not the task's JSON.
         """
         choice = await self._choice("/v1/chat/completions", self._request(query))
         try:
@@ -92,14 +92,18 @@ class StudentClient:
         await self._http.aclose()
 
     async def _choice(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The first choice of the server's answer. Raises EngineError where it can't be reached or refuses."""
+        """The first choice of the server's answer. Raises EngineError where it can't be reached or fails, InputError where it
+        refuses what is asked.
+        """
         try:
             response = await self._http.post(path, json=body)
             response.raise_for_status()
             choice: dict[str, Any] = response.json()["choices"][0]
         except httpx.HTTPStatusError as error:
-            said = error.response.text[:500]
-            raise EngineError(f"the student's server refused ({error.response.status_code}): {said}") from error
+            said = f"({error.response.status_code}): {error.response.text[:500]}"
+            if error.response.status_code in (400, 413, 422):
+                raise InputError(f"the student's server refused what it was asked {said}") from error
+            raise EngineError(f"the student's server failed {said}") from error
         except (httpx.HTTPError, KeyError, IndexError, TypeError, ValueError) as error:
             raise _no_answer(error) from error
         return choice
@@ -123,27 +127,34 @@ def _no_answer(error: Exception) -> EngineError:
 async def ask_all(
     client: StudentClient, task: type[Task], queries: Sequence[str], at_once: int, progress: Callable[[int], None]
 ) -> list[Task | None]:
-    """The student's answer to each query, `at_once` under way; None where it is unparsable or cut short.
+    """The student's answer to each query, `at_once` under way; None where it is unparsable, cut short or the query refused:
+    bad answers are a measurement, for the gate to judge.
 
-    Raises EngineError where the server gives no answer to more than a tenth of them: that is no measurement. Bad answers
-    are one, for the gate to judge.
+    A query that got no answer (the connection broke, the server took too long) is asked once more, alone. Raises EngineError
+    where one then has none, and at once where that is more than a tenth of them: that is no measurement.
     """
     gate = asyncio.Semaphore(at_once)
-    failures: list[str] = []
 
-    async def one(query: str) -> Task | None:
+    async def one(query: str) -> Task | EngineError | None:
         async with gate:
             try:
                 return task.parse((await client.ask(query))[0])
             except InputError:
                 return None
             except EngineError as error:
-                failures.append(str(error))
-                return None
-            finally:
-                progress(1)
+                return error
 
-    answers = await asyncio.gather(*(one(query) for query in queries))
-    if len(failures) > len(queries) / 10:
-        raise EngineError(f"the student failed on {len(failures)} of {len(queries)} queries, first with: {failures[0]}")
-    return list(answers)
+    async def counted(query: str) -> Task | EngineError | None:
+        answer = await one(query)
+        progress(1)
+        return answer
+
+    answers = await asyncio.gather(*(counted(query) for query in queries))
+    failed = [place for place, answer in enumerate(answers) if isinstance(answer, EngineError)]
+    if len(failed) <= len(queries) / 10:
+        for place in failed:
+            answers[place] = await one(queries[place])
+    errors = [answer for answer in answers if isinstance(answer, EngineError)]
+    if errors:
+        raise EngineError(f"the student failed on {len(errors)} of {len(queries)} queries, first with: {errors[0]}")
+    return [answer for answer in answers if not isinstance(answer, EngineError)]
