@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from evals.gold import read_gold
+from evals.gold import find_gold, read_gold
 from labels.errors import InputError
 from labels.semantic_roles import SemanticRoles
 
@@ -44,3 +44,31 @@ def test_gold_without_a_field_of_the_task_or_without_a_query_is_refused(tmp_path
     (tmp_path / "gold.csv").write_text("query,product,brand,attributes\n,tea,,\n")
     with pytest.raises(InputError, match="holds no query"):
         read_gold(tmp_path / "gold.csv", "query", SemanticRoles)
+
+
+ROWS = [
+    {"query": "red oat milk", "product": "oat milk", "brand": None, "attributes": ["red", "1 l"]},
+    {"query": "acme", "product": "", "brand": "acme", "attributes": []},
+]
+
+
+def test_gold_is_found_in_a_file_or_in_a_folder_of_the_datasets_library(tmp_path):
+    import datasets
+
+    (tmp_path / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    whole = datasets.Dataset.from_list(ROWS)
+    whole.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": whole.select([1]), "test": whole}).save_to_disk(tmp_path / "split")
+    datasets.DatasetDict({"a": whole, "b": whole.select([1])}).save_to_disk(tmp_path / "parts")
+    for source in ("gold.jsonl", "one", "split", "parts:a"):
+        assert find_gold(str(tmp_path / source), "query", SemanticRoles) == GOLD, source
+    assert len(find_gold(str(tmp_path / "parts:b"), "query", SemanticRoles)) == 1
+    with pytest.raises(InputError, match="has the splits a, b; name one: "):
+        find_gold(str(tmp_path / "parts"), "query", SemanticRoles)
+
+
+def test_gold_that_is_nowhere_is_refused(tmp_path):
+    with pytest.raises(InputError, match="there is no such file"):
+        find_gold(str(tmp_path / "gold.csv"), "query", SemanticRoles)
+    with pytest.raises(InputError, match="no data at "):
+        find_gold(str(tmp_path / "nothing"), "query", SemanticRoles)
