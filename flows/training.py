@@ -20,6 +20,7 @@ from labels.models import model_identity
 from labels.records import Label
 from labels.task import Task
 from student.dataset import build_dataset
+from student.model_card import write_card
 from student.recipe import Recipe
 from student.selection import Selection
 
@@ -52,6 +53,7 @@ def train_on_file(settings: Settings, data: str) -> dict[str, Any]:
         without = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items()) or "none"
         night.screen.say(f"  {dataset.rows:,} rows of {len(answers):,} right answers; left out: {without}")
         model = fit(night, recipe, dataset.folder, parent=None)
+        write_card(model, night.task)
     return {
         "student": model.name,
         "folder": str(model),

@@ -75,6 +75,7 @@ def test_the_student_is_a_finished_model_and_the_next_command_measures_it(traine
     assert found["folder"] == str(model)
     assert read_manifest(model)["dataset"] == str(found["dataset"]).rpartition("/")[2]
     assert (model / "model.safetensors").exists()
+    assert "queryner_collapsed" in (model / "README.md").read_text()
     assert found["next"].startswith(f"stillhouse evaluate --student {found['student']} --data {settings.gold.path} ")
     assert found["next"].endswith(f"--task {TASK} --work {settings.work}")
 
