@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import audit, ingest, kills, labelling, memory, night, retrieval, review, shop
+from benchmarks import audit, ingest, kills, labelling, memory, night, retrieval, review, shop, training
 
 BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "audit": audit.run,
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "retrieval": retrieval.run,
     "review": review.run,
     "shop": shop.run,
+    "training": training.run,
 }
 
 
