@@ -6,7 +6,7 @@ import datasets
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from labels.errors import InputError
@@ -163,7 +163,9 @@ decision = st.sampled_from(["right", "corrected", "cant_tell"])
     said=st.lists(st.tuples(some_query, decision), max_size=5, unique_by=lambda one: one[0]),
     status=st.sampled_from(["accepted", "rejected"]),
 )
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_nothing_equal_or_near_to_gold_trains_and_every_label_is_counted_once(tmp_path, asked, gold, said, status):
     source = tmp_path / "general.jsonl"
     source.write_text("".join(json.dumps({"prompt": text, "completion": "yes"}) + "\n" for text in [*asked, "unlike"]))
