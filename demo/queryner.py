@@ -1,10 +1,13 @@
-"""Real queries for Stillhouse: QueryNER's right answers, some to learn from and some held out for measuring.
+r"""Real queries for Stillhouse: QueryNER's right answers, some to learn from and some held out for measuring.
 
     python -m demo.queryner TRAIN.jsonl FOLDER
     stillhouse night --log TRAIN.jsonl --set gold.path=FOLDER/gold.jsonl --catalogue …
 
     python -m demo.queryner TRAIN.jsonl FOLDER --test DEV.jsonl
-    stillhouse train --task demo.queryner_tasks:QueryNer --data FOLDER/spans/train.jsonl --holdout FOLDER/spans/test.jsonl
+    python -m demo.base_for demo.queryner_tasks:QueryNer FOLDER/base
+    stillhouse train --task demo.queryner_tasks:QueryNer --data FOLDER/spans/train.jsonl --gold FOLDER/spans/test.jsonl \
+        --set student.base=FOLDER/base
+    stillhouse evaluate --task demo.queryner_tasks:QueryNer --data FOLDER/spans/test.jsonl
 
 QueryNER (Palen-Michel et al., LREC-COLING 2024) marks 17 kinds of span in real Amazon queries, token by token (BIO).
 

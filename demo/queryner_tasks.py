@@ -1,10 +1,10 @@
 """What QueryNER marks in a query, as tasks: all 17 kinds of span, and the three that they collapse to.
 
-    stillhouse train --task demo.queryner_tasks:QueryNer --data FOLDER/spans.train.jsonl …
+    stillhouse train --task demo.queryner_tasks:QueryNer --data FOLDER/spans/train.jsonl …   (see demo/queryner.py)
 
 A student's prompt is mostly instruction, so each kind has as few words as tell it from the others (after the paper's
-guidelines: Palen-Michel et al., LREC-COLING 2024, arXiv:2405.09507). Every span is copied from the query, so the query
-grounds it.
+guidelines: Palen-Michel et al., LREC-COLING 2024, arXiv:2405.09507). Every span is copied from the query, so each of
+its words must stand there (but for a plural or an abbreviation, which Grounded lets pass at any threshold).
 """
 
 from typing import Annotated, ClassVar
