@@ -7,16 +7,17 @@ lie in the work folder, content-addressed, so that a night that died is simply r
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from rich.markup import escape
 
-from evals.gate import passed
+from evals.gate import Check
 from evals.sample import Audit
 from flows.choose import choose_active
-from flows.evaluate import measure
+from flows.evaluate import Measured, measure
 from flows.gate import pass_gate
 from flows.ingest import ingest_log
 from flows.label import label_queries
@@ -26,12 +27,15 @@ from flows.report import report_night, summarise
 from flows.retrieve import retrieve_facts
 from flows.review import calibrate, judge_teacher, sample_labels
 from flows.screen import Screen
+from flows.served import passing
 from flows.server import prefect_server
 from flows.settings import Settings, load_settings
+from flows.students import choose_variant, collect_students, record_student
 from flows.train import train_student
 from flows.waiting import suspend, wait_here, waiting_night
 from labels.errors import StillhouseError
 from labels.files import write_json
+from labels.records import Release
 
 Result = TypeVar("Result")
 Wait = Callable[[Night, Audit], None]
@@ -88,14 +92,18 @@ def nightly(profile: str = "laptop", changes: dict[str, Any] | None = None) -> d
         raise
 
 
-def run_night(settings: Settings, screen: Screen, services: ExitStack | None = None) -> dict[str, Any]:
+def run_night(
+    settings: Settings, screen: Screen, services: ExitStack | None = None, force: bool = False
+) -> dict[str, Any]:
     """The same from here and now; what it starts (Redis, the student's server) lives as long as `services`."""
     with begin_night(settings, screen, services) as night, prefect_server(settings.folder):
-        return flow(name="night")(lambda: run_stages(night, PrefectRun(screen)))()
+        return flow(name="night")(lambda: run_stages(night, PrefectRun(screen), force=force))()
 
 
-def run_stages(night: Night, run: Run, wait: Wait = wait_here) -> dict[str, Any]:
-    """The night; returns its summary. `wait` is how it waits for people, where the settings say so."""
+def run_stages(night: Night, run: Run, wait: Wait = wait_here, force: bool = False) -> dict[str, Any]:
+    """The night; returns its summary. `wait` is how it waits for people, where the settings say so; `force` publishes
+    what the gate refuses.
+    """
     log = run("ingest", ingest_log, night)
     corpora = run("retrieve", retrieve_facts, night)
     counts = run("label", label_queries, night)
@@ -104,20 +112,21 @@ def run_stages(night: Night, run: Run, wait: Wait = wait_here) -> dict[str, Any]
         wait(night, audit)  # no task: only a flow can be suspended
     judgement = run("judge", judge_teacher, night, audit)
     calibration = run("calibrate", calibrate, night)
-    student = run("train", train_student, night)
-    measured = run("evaluate", measure, night, student)
+    before = serving(night)
+    student = run("train", train_student, night, before.student if before else None)
+    shipped, variants, measured = run("evaluate", evaluate, night, student, before)
     checks = run("gate", pass_gate, night, counts, judgement, measured)
+    refused = tuple(check.name for check in checks if not check.passed)
     head = head_of(night)
-    release, lookup = None, None
-    if passed(checks):
-        release = run("publish", publish_release, night, head, student)
-        lookup = run("look up", measure_lookup, night, release, student)
+    release, lookup = before, None
+    if force or not refused:
+        release = run("publish", publish_release, night, head, shipped, refused)
+        lookup = run("look up", measure_lookup, night, release, shipped)
+        collect_students(night)
     else:
-        before = serving(night)
         still = f"release {before.release} stays" if before else "there is no release yet"
-        night.screen.say(f"[yellow]The gate refused this night:[/] {still}")
-        release = before
-    run("choose", choose_active, night, audit, student)
+        night.screen.say(f"[yellow]The gate refused this night:[/] {still}; --force would publish it and leave a trace")
+    run("choose", choose_active, night, audit, shipped)
     summary = summarise(
         night,
         log,
@@ -127,12 +136,25 @@ def run_stages(night: Night, run: Run, wait: Wait = wait_here) -> dict[str, Any]
         student,
         measured,
         [check.to_json() for check in checks],
+        [check.to_json() for check in variants],
         head,
         release.release if release else None,
-        passed(checks),
+        force or not refused,
         lookup,
         run.seconds,
     )
     run("report", report_night, night, summary, student, head)
     write_json(night.folder / "summary.json", summary)  # again: its seconds now hold the report's own
     return summary
+
+
+def evaluate(night: Night, student: Path, before: Release | None) -> tuple[Path, list[Check], Measured]:
+    """What to ship, the student or a quantised variant of it; the checks of the variants; what was measured of the student."""
+    if not night.settings.student.quantised:
+        measured = measure(night, student, before)
+        record_student(night, student, measured)
+        return student, [], measured
+    with passing(night) as apart:
+        measured = measure(apart, student, before)
+    record_student(night, student, measured)
+    return *choose_variant(night, student), measured

@@ -14,6 +14,7 @@ from flows.people import reviewers_json, verdicts_of
 from flows.publish import Head, LookupMeasured
 from flows.review import checked_labels, queue_of
 from flows.served import footprint
+from flows.train import rounds_of
 from labels.files import read_json, read_manifest, write_json
 from student.history import FILE, read_history
 
@@ -27,6 +28,7 @@ def summarise(
     student: Path,
     measured: Measured,
     checks: list[dict[str, object]],
+    variants: list[dict[str, object]],
     head: Head,
     release: str | None,
     published: bool,
@@ -64,6 +66,8 @@ def summarise(
         "release": release,
         "published": published,
         "gate": checks,
+        "variants": variants,
+        "rounds": rounds_of(night),
         "student_size": measured.size | {"tokens_per_second": _fastest(measured.latency)},
         "teacher_size": footprint(night.settings.teacher.model) | {"tokens_per_second": _labelling_rate(night)},
         "dataset": read_manifest(dataset) if (dataset := dataset_of(night, student)) else None,

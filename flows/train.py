@@ -10,7 +10,7 @@ from flows.people import answers_of, held_out
 from flows.review import places
 from flows.rounds import Trained, calibrated, dev_split, train_in_rounds
 from flows.second_steps import pretrained
-from labels.files import read_manifest, write_json
+from labels.files import read_json, read_manifest, write_json
 from labels.records import Label
 from student.dataset import Dataset, build_dataset
 from student.extras import Extras, extend_dataset
@@ -33,8 +33,14 @@ def train_student(night: Night, parent: str | None) -> Path:
         return Trained(fit(night, recipe, folder, parent), facts["rows"], facts["pairs"])
 
     done = train_in_rounds(night, dev, train)
-    write_json(night.folder / ROUNDS, [one.to_json() for one in done.rounds])
+    write_json(night.folder / ROUNDS, {"rounds": [one.to_json() for one in done.rounds]})
     return done.student
+
+
+def rounds_of(night: Night) -> list[dict[str, Any]]:
+    """Every round there was, where there was more than one training to choose from."""
+    found: list[dict[str, Any]] = (read_json(night.folder / ROUNDS) or {"rounds": []})["rounds"]
+    return found
 
 
 def dataset_of_night(night: Night, labels: Sequence[Label], selection: Selection, dev: Iterable[str] = ()) -> Dataset:
