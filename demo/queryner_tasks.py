@@ -2,8 +2,8 @@
 
     stillhouse train --task demo.queryner_tasks:QueryNer --data FOLDER/spans/train.jsonl …   (see demo/queryner.py)
 
-A student's prompt is mostly instruction, so each kind has as few words as tell it from the others (after the paper's
-guidelines: Palen-Michel et al., LREC-COLING 2024, arXiv:2405.09507). Every span is copied from the query, so each of
+The kinds are those of Palen-Michel et al. (LREC-COLING 2024, arXiv:2405.09507); the words for them are ours, from its
+training queries, and few, for a student's prompt is mostly instruction. Every span is copied from the query, so each of
 its words must stand there (but for a plural or an abbreviation, which Grounded lets pass at any threshold).
 """
 
