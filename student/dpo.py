@@ -51,7 +51,7 @@ def read_pairs(dataset: Path) -> list[Pair]:
 def preferred_folder(recipe: Recipe, preference: Preference, adapter: Path, dataset: Path, root: Path) -> Path:
     """Where the adapter trained further on these preferences lies, made or not."""
     identity = asdict(recipe), model_identity(recipe.base, recipe.revision), asdict(preference)
-    return root / digest("dpo", *identity, adapter.name, dataset.name)
+    return root / digest("dpo", NLL, *identity, adapter.name, dataset.name)
 
 
 def prefer(
