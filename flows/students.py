@@ -57,10 +57,14 @@ def list_students(settings: Settings) -> list[dict[str, Any]]:
 
 def record_student(night: Night, student: Path, measured: Measured) -> None:
     """Write what the night measured beside the student, and its model card."""
+    _record(night, student, list(_figures(measured)))
+
+
+def _record(night: Night, student: Path, figures: list[Figure]) -> None:
     dataset = dataset_of(night, student)
     facts = (read_manifest(dataset) or {}) if dataset else {}
     counts = {words: facts[name] for name, words in COUNTS.items() if name in facts}
-    record_metrics(student, night.id, list(_figures(measured)), counts)
+    record_metrics(student, night.id, figures, counts)
     write_card(student, night.task)
 
 
@@ -122,10 +126,14 @@ def choose_variant(night: Night, student: Path) -> tuple[Path, list[Check]]:
     variants, checks = quantised_candidates(night, student), list[Check]()
     for name, variant in variants.items():
         try:
-            checks += variant_checks(night, student, {name: variant})
+            [check] = variant_checks(night, student, {name: variant})
+            checks.append(check)
+            on = "the same gold, else the teacher's labels"
+            _record(night, variant, [_figure("recall over the student's", check.figure or 0.0, on, check.interval)])
         except (ServiceError, EngineError) as error:
-            threshold = -night.settings.gate.recall_drop
-            checks.append(Check(name, False, None, threshold, f"{name} could not be served: {error}", unit="points"))
+            why = str(error).partition("\n")[0].rstrip(":")  # the log's end follows: it lies beside
+            drop = -night.settings.gate.recall_drop
+            checks.append(Check(name, False, None, drop, f"{name} could not be served: {why}", unit="points"))
     for check in checks:
         night.screen.say(f"  {'[green]may be shipped[/]' if check.passed else 'not shipped'}: {check.message}")
     fit = [variants[check.name] for check in checks if check.passed]

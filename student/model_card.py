@@ -61,8 +61,10 @@ def _metadata(version: str, task: type[Task], made: dict[str, Any], figures: lis
             dataset_name=one.on,
             metric_type=re.sub(r"\W+", "_", one.name.lower()),
             metric_name=one.name,
-            metric_value=one.value,
-            metric_args={"interval_95": [one.low, one.high]} if one.low is not None else None,
+            metric_value=round(one.value, 4),
+            metric_args={"interval_95": [round(one.low, 4), round(one.high or 0.0, 4)]}
+            if one.low is not None
+            else None,
         )
         for one in figures
     ]
@@ -98,7 +100,7 @@ def _license(base: str) -> str | None:
     if not isinstance(card, str) or not Path(card).is_file():
         return None
     text = Path(card).read_text(encoding="utf-8")
-    found = ModelCard(text, ignore_metadata_errors=True).data.to_dict().get("license") if text[:3] == "---" else None
+    found = getattr(ModelCard(text, ignore_metadata_errors=True).data, "license", None) if text[:3] == "---" else None
     return str(found) if found else None
 
 
