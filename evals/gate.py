@@ -219,9 +219,7 @@ def _student(figures: Figures, thresholds: Thresholds) -> Check:
             return Check("student", False, low, asked, message, (low, high))
         return _at_least("student", low, asked, what, advice, (low, high))
     if (agreed := figures.agreement) is not None:
-        what = (
-            f"no gold; the student's F1 against the teacher's labels of {agreed.queries:,} held-out queries is at least"
-        )
+        what = f"no gold; the student's F1 against the teacher's labels of {agreed.queries:,} queries is at least"
         return _at_least("student", agreed.f1_interval[0], asked, what, advice, agreed.f1_interval)
     message = (
         f"the student was not measured; wanted at least {asked:.1%} of the teacher's F1. "
@@ -295,7 +293,7 @@ def _general(found: Regression | None, thresholds: Thresholds) -> Check:
         return Check("general", True, None, most, message, at_most=True)
     parts, enough = [], True
     if found.accuracy_loss is not None:
-        enough = found.questions >= LEAST_QUESTIONS
+        enough = found.questions >= LEAST_QUESTIONS and found.accuracy_before != 0  # of nothing, nothing can be lost
         parts.append(
             f"{found.accuracy_before:.1%} of {found.questions:,} general questions right before training, "
             f"{found.accuracy_after:.1%} after"
@@ -309,7 +307,8 @@ def _general(found: Regression | None, thresholds: Thresholds) -> Check:
     message = f"{'; '.join(parts)}: a loss of {found.worst:.1%}, {most:.1%} allowed"
     ok = most >= 1 or (found.worst <= most and enough)
     if not ok:
-        few = f": too few to tell by, wanted {LEAST_QUESTIONS} questions and {LEAST_TOKENS:,} tokens or more of either"
+        few = f": too little to tell by, wanted {LEAST_QUESTIONS} questions, some answered right before, or {LEAST_TOKENS:,} "
+        few += "tokens, of each kind that the file holds"
         message += ": replay more general rows (student.data.replay), or train more gently" if enough else few
     return Check("general", ok, found.worst, most, message, found.worst_interval, at_most=True)
 

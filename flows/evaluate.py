@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from evals.gate import Check, Compared, Variant, candidates
+from evals.gate import LEAST, Check, Compared, Variant, candidates
 from evals.general import Regression
 from evals.language import languages
 from evals.latency import Latency
@@ -26,6 +26,7 @@ from flows.served import (
 from labels.errors import InputError
 from labels.files import digest, read_manifest
 from labels.records import Release
+from labels.split import split_of
 from labels.task import Task
 from student.dataset import read_dataset
 from student.near import near_duplicates
@@ -223,14 +224,18 @@ def bands_of(night: Night) -> dict[str, str]:
 
 
 def held_out_labels(night: Night) -> list[str]:
-    """Without gold: tail queries with an accepted label, by hash, to compare student and teacher on."""
+    """Without gold: tail queries with an accepted label, by hash, to compare student and teacher on; those of the test
+    split alone, where they are enough. Raises InputError where there is none.
+    """
     bands = bands_of(night)
     tail = [one.query for one in night.labels if one.status == "accepted" and bands[one.query] != "head"]
     if not tail:
         raise InputError(
             "the night has no accepted label outside the head to measure the student on; give a longer log"
         )
-    return sorted(tail, key=lambda query: digest("agreement", query))[:AGREEMENT_QUERIES]
+    test = [query for query in tail if split_of(query) == "test"]
+    chosen = test if len(test) >= LEAST else tail
+    return sorted(chosen, key=lambda query: digest("agreement", query))[:AGREEMENT_QUERIES]
 
 
 def _say(night: Night, found: Measured) -> None:

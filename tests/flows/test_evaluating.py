@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
+from evals.gate import Thresholds
 from flows.evaluate import compare, earlier_answers
 from flows.evaluating import evaluate_student
 from flows.night import Night
@@ -95,6 +96,8 @@ def test_figures_are_those_of_what_the_server_answered(measured):
     assert found["score"]["precision"] == round(40 / 50, 4)
     assert asked["/v1/chat/completions"] == 51 + 16 + 20 + 20 + 2, "each query once, the load, two general questions"
     assert [one["at_once"] for one in found["latency"]] == [1, 4]
+    assert found["size"]["parameters"] == 1_115_264
+    assert found["size"]["gib"] == pytest.approx((BASE / "model.safetensors").stat().st_size / 2**30)
     assert {one["by"] for one in found["slices"]} == {"length", "language", "values"}
     assert json.loads(Path(found["file"]).read_text())["score"] == found["score"]
 
@@ -192,3 +195,7 @@ def test_what_can_not_be_compared_says_why(settings, night):
         assert not answers
         assert why_not.startswith(reason)
         assert compare(served_release, why_not, {}, {}, answers, "gold").why_not == why_not
+
+
+def test_the_gate_takes_its_thresholds_from_the_settings(settings):
+    assert Thresholds(**settings.gate.model_dump()).delta == settings.gate.delta
