@@ -36,7 +36,8 @@ def adapter_folder(recipe: Recipe, dataset: Path, root: Path) -> Path:
 
 
 def train_adapter(task: type[Task], recipe: Recipe, dataset: Path, root: Path, progress: Progress) -> tuple[Path, bool]:
-    """The adapter's folder, and whether it had to be trained. `progress` gets every tenth step.
+    """The adapter's folder, and whether it had to be trained. `progress` gets every tenth step
+    and the last.
 
     Under `accelerate launch` each process calls this, and the first one writes. Raises EngineError where the base can't
     be used, PreflightError where a batch is not what it must be, TrainingError where training can't go on; all leave
@@ -168,6 +169,9 @@ def _trainer(recipe: Recipe, model: Any, tokenizer: Any, rows: Sequence[Tokens],
         processing_class=tokenizer,
         peft_config=lora,
     )
+    if recipe.quantise_base:  # TRL makes all that is trained bfloat16, whatever the rest computes in
+        for weight in filter(lambda each: each.requires_grad, trainer.model.parameters()):
+            weight.data = weight.data.to(getattr(torch, recipe.dtype))
     trainer.remove_callback(PrinterCallback)  # the losses are kept in the adapter's folder
     return trainer
 
@@ -183,10 +187,14 @@ def _callback(progress: Progress) -> Any:  # noqa: ANN401 - a transformers.Train
     from transformers import TrainerCallback
 
     class Report(TrainerCallback):
-        """Passes the step on."""
+        """Passes the steps on: every tenth, and the last."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401
+            """The last step is logged too: a short training has no other."""
+            control.should_log = control.should_log or state.global_step == state.max_steps
 
         def on_log(self, args: Any, state: Any, control: Any, **other: Any) -> None:  # noqa: ANN401
-            """After every few steps."""
+            """After every few steps, and once at the end with no loss."""
             logs = other["logs"]
             if "loss" in logs and state.is_world_process_zero:
                 rate = logs["tokens_per_second"]

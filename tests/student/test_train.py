@@ -163,11 +163,23 @@ def test_a_folder_without_weights_is_no_base(dataset, tmp_path):
 def test_rows_that_repeat_general_rows_and_packing_train_in_order_too(tmp_path):
     rows = [replace(row, times=1 + (place % 4 == 0), difficulty=place / 64) for place, row in enumerate(shop_rows(32))]
     dataset = shop_dataset(tmp_path, rows, GENERAL)
-    folder, _ = train(dataset, tmp_path, 2, packing=True, share_prefix=False, order="easy_to_hard", batch=1)
+    steps, how = [], {"packing": True, "share_prefix": False, "order": "easy_to_hard", "batch": 1}
+    folder, _ = train(dataset, tmp_path, 2, progress=steps.append, **how)
+    assert steps[-1].step == steps[-1].steps, "the last step is always reported"
     manifest = read_manifest(folder)
     assert (manifest["rows"], manifest["replay_rows"], manifest["replay_rows_too_long"]) == (32, 2, 1)
     # 32 rows, 8 of them twice, and 2 general ones fill five or six sequences of 512 tokens: four of them were checked
     assert 25 < manifest["preflight_rows"] <= 42
+
+
+def test_a_base_in_four_bits_trains_as_the_whole_one_does(trained, dataset, tmp_path):
+    whole, _ = trained
+    base, _ = load_base(recipe(quantise_base=True))
+    assert base.get_memory_footprint() < 0.5 * load_base(recipe())[0].get_memory_footprint()
+    folder, _ = train(dataset, tmp_path, EPOCHS, quantise_base=True)
+    four_bits, full = ([line["loss"] for line in read_history(each)] for each in (folder, whole))
+    assert four_bits == pytest.approx(full, rel=0.1)
+    assert {weight.dtype for weight in load_file(folder / "adapter_model.safetensors").values()} == {torch.float32}
 
 
 def test_a_loss_that_is_no_number_ends_the_training_before_the_weights_move(dataset, tmp_path):
