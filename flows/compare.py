@@ -97,7 +97,11 @@ def compared(night: Night, students: Mapping[str, Path], gold: Mapping[str, Task
     rows = []
     for name, found in pairs.items():
         learnt, scored = dataset_of(night, students[name]), score(found)
-        row: dict[str, Any] = {"name": name, "rows": len(read_dataset(learnt)) if learnt else None, "f1": round(scored.f1, 4)}
+        row: dict[str, Any] = {
+            "name": name,
+            "rows": len(read_dataset(learnt)) if learnt else None,
+            "f1": round(scored.f1, 4),
+        }
         row["f1_interval"] = [round(end, 4) for end in scored.f1_interval]
         if found is not first:
             row["difference"] = [round(end, 4) for end in difference_interval(first, found)]

@@ -7,14 +7,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from evals.gate import LEAST, Check, Compared, Variant, candidates
+from evals.gate import Check, Compared, Variant, candidates
 from evals.general import Regression
 from evals.language import languages
 from evals.latency import Latency
 from evals.metrics import Interval, Pairs, Score, difference_interval, ratio_interval, score
 from evals.slices import Slice, length_of, novelty, slices
 from flows.night import Night
-from flows.people import gold_of
+from flows.people import agreement_queries, gold_of
 from flows.served import (
     footprint,
     general_loss,
@@ -23,15 +23,12 @@ from flows.served import (
     student_answers,
     student_latency,
 )
-from labels.errors import InputError
-from labels.files import digest, read_manifest
+from labels.files import read_manifest
 from labels.records import Release
-from labels.split import split_of
 from labels.task import Task
 from student.dataset import read_dataset
 from student.near import near_duplicates
 
-AGREEMENT_QUERIES = 1000
 LOAD_QUERIES = 1000
 
 
@@ -67,7 +64,7 @@ def measure(night: Night, student: Path, served: Release | None) -> Measured:
     answers, bands = teacher_answers(night), bands_of(night)
     right = gold_of(night, trained_on(night, student), {query for query, band in bands.items() if band != "head"})
     gold = {query: right[query] for query in bands if query in right}
-    wanted = gold or {query: label for query in held_out_labels(night) if (label := answers[query])}
+    wanted = gold or {query: label for query in agreement_queries(night) if (label := answers[query])}
     tail = [query for query in wanted if bands[query] != "head"] or list(wanted)
     earlier, why_not = earlier_answers(night, student, served, tail)
     general = general_loss(night, student)
@@ -173,7 +170,7 @@ def variant_checks(night: Night, student: Path, variants: Mapping[str, Path]) ->
     answers, bands = teacher_answers(night), bands_of(night)
     right = gold_of(night, trained_on(night, student), {query for query, band in bands.items() if band != "head"})
     wanted = {query: right[query] for query in bands if query in right}
-    wanted = wanted or {query: label for query in held_out_labels(night) if (label := answers[query])}
+    wanted = wanted or {query: label for query in agreement_queries(night) if (label := answers[query])}
     given, _, _ = student_answers(night, student, list(wanted))
     whole: Pairs = [(given[query], gold) for query, gold in wanted.items()]
     found = []
@@ -221,21 +218,6 @@ def bands_of(night: Night) -> dict[str, str]:
     """The traffic band of each of the night's queries: head, torso or tail."""
     table = night.queries()
     return dict(zip(table["query"].to_pylist(), table["band"].to_pylist(), strict=True))
-
-
-def held_out_labels(night: Night) -> list[str]:
-    """Without gold: tail queries with an accepted label, by hash, to compare student and teacher on; those of the test
-    split alone, where they are enough. Raises InputError where there is none.
-    """
-    bands = bands_of(night)
-    tail = [one.query for one in night.labels if one.status == "accepted" and bands[one.query] != "head"]
-    if not tail:
-        raise InputError(
-            "the night has no accepted label outside the head to measure the student on; give a longer log"
-        )
-    test = [query for query in tail if split_of(query) == "test"]
-    chosen = test if len(test) >= LEAST else tail
-    return sorted(chosen, key=lambda query: digest("agreement", query))[:AGREEMENT_QUERIES]
 
 
 def _say(night: Night, found: Measured) -> None:

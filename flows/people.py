@@ -5,14 +5,17 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from evals.agreement import agreement, gold_scores
+from evals.gate import LEAST
 from flows.night import Night
+from labels.files import digest
 from labels.records import Decision, Label, Verdict
 from labels.split import split_of
 from labels.task import Task
 from student.near import near_duplicates
 
-LEAST_GOLD = 30
+LEAST_GOLD = LEAST
 """Verified test queries of a night's tail from which on they stand in for a gold file."""
+AGREEMENT_QUERIES = 1000
 
 
 def verdicts_of(night: Night) -> list[Verdict]:
@@ -57,6 +60,20 @@ def held_out(night: Night) -> set[str]:
     """
     judged = {row["query"] for row in night.warehouse.said.read("SELECT DISTINCT query FROM verdicts")}
     return set(night.gold) | {query for query in judged if split_of(query) != "train"}
+
+
+def measuring(night: Night) -> set[str]:
+    """Once there are labels: what is held out, and without a gold file the labels that a student is compared on too."""
+    return held_out(night) | (set() if night.gold else set(agreement_queries(night)))
+
+
+def agreement_queries(night: Night) -> list[str]:
+    """Without gold: accepted labels' queries outside the head, of the test split, to compare student and teacher on."""
+    table = night.queries()
+    bands = dict(zip(table["query"].to_pylist(), table["band"].to_pylist(), strict=True))
+    tail = [one.query for one in night.labels if one.status == "accepted" and bands[one.query] != "head"]
+    test = [query for query in tail if split_of(query) == "test"]
+    return sorted(test, key=lambda query: digest("agreement", query))[:AGREEMENT_QUERIES]
 
 
 def gold_of(night: Night, trained: Sequence[str], tail: Container[str]) -> dict[str, Task]:

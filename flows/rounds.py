@@ -18,7 +18,7 @@ import numpy as np
 from evals.calibration import Checked, fit_calibration
 from evals.metrics import Interval, Score, score
 from flows.night import Night
-from flows.people import answers_of, held_out
+from flows.people import answers_of, measuring
 from flows.review import places
 from labels.files import digest, read_json, write_json
 from labels.guardrails import check_all
@@ -240,7 +240,7 @@ def askable(night: Night, dev: Collection[str]) -> tuple[list[Label], list[Label
     without = [one for one in ours if one.status != "accepted" or worth(least_sure(one)) < least]
     sure = [one for one in ours if one.status == "accepted" and worth(least_sure(one)) >= max(SURE, least)]
     most = night.settings.student.rounds.queries
-    measures = held_out(night) | set(dev)
+    measures = measuring(night) | set(dev)
     return _far(without, measures, most), _far(sure, measures, most)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 
 from flows.night import Night
-from flows.people import held_out
+from flows.people import measuring
 from labels.files import read_manifest
 from labels.normalise import normalise
 from labels.tables import open_table, reading
@@ -55,7 +55,7 @@ def pretraining_texts(night: Night) -> list[str]:
         titles = open_table(con, str(s.path), {"title": s.title}, "the catalogue").fetchall()
     texts = {" ".join(str(title).split()) for (title,) in titles if title} | set(night.queries()["query"].to_pylist())
     ordered = sorted(text for text in texts if text)
-    near = near_duplicates([normalise(text) for text in ordered], held_out(night))
+    near = near_duplicates([normalise(text) for text in ordered], measuring(night))
     return [text for text, close in zip(ordered, near, strict=True) if not close]
 
 

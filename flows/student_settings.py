@@ -154,7 +154,7 @@ class GateSettings(Section):
     teacher_f1: float = Field(0.85, ge=0, le=1)
     student_ratio: float = Field(0.9, ge=0, le=1)
     max_invalid: float = Field(0.001, ge=0, le=1)
-    delta: float = Field(0.01, ge=0, le=1)
+    delta: float = Field(0.02, ge=0, le=1)
     latency_ms: float | None = Field(None, gt=0)
     latency_concurrency: int = Field(1, ge=1)
     general_loss: float = Field(0.01, ge=0, le=1)

@@ -6,7 +6,7 @@ from typing import Any
 
 from flows.fit import fit, quiet_libraries, recipe_of
 from flows.night import Night
-from flows.people import answers_of, held_out
+from flows.people import answers_of, measuring
 from flows.review import places
 from flows.rounds import Trained, calibrated, dev_split, train_in_rounds
 from flows.second_steps import pretrained
@@ -50,7 +50,7 @@ def dataset_of_night(night: Night, labels: Sequence[Label], selection: Selection
         night.task,
         labels,
         answers_of(night),
-        held_out(night) | set(dev),
+        measuring(night) | set(dev),
         night.work / "datasets",
         selection=selection,
         traffic={query: traffic for query, (_, traffic) in place.items()},

@@ -11,7 +11,16 @@ from flows.settings import ROOT
 
 STILLHOUSE = str(Path(sys.executable).with_name("stillhouse"))
 SECONDS = 500.0
-OPEN_GATE = ["--set", "gate.teacher_precision=0", "--set", "gate.student_ratio=0", "--set", "gate.max_invalid=1"]
+OPEN_GATE = [
+    "--set",
+    "gate.teacher_precision=0",
+    "--set",
+    "gate.student_ratio=0",
+    "--set",
+    "gate.max_invalid=1",
+    "--set",
+    "gate.delta=1",
+]
 
 
 def environment(columns: int = 300) -> dict[str, str]:

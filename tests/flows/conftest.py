@@ -108,7 +108,7 @@ def write_shop(folder: Path) -> None:
 def demo_arguments(work: Path) -> list[str]:
     """`stillhouse demo`, small, with a gate that lets any student through: how good it is, others measure."""
     arguments = ["demo", "--work", str(work), "--queries", str(QUERIES), "--rows", str(ROWS)]
-    return [*arguments, "--set", "student.epochs=1", *OPEN_GATE]
+    return [*arguments, "--set", "student.epochs=1", "--set", "evaluate.requests=10", *OPEN_GATE]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 
 from evals.item import Item
 from evals.queue import ReviewQueue
-from flows.evaluate import held_out_labels
+from flows.evaluate import agreement_queries
 from flows.people import LEAST_GOLD, answers_of, gold_of, held_out, reviewers_json, verdicts_of
 from flows.publish import head_of, publishable
 from labels.split import split_of
@@ -80,7 +80,7 @@ def test_enough_verified_test_queries_of_the_tail_measure_where_no_gold_file_is_
     few = [verdict(number, "right", roles("milk")) for number in range(20)]
     night = begin(labels, few)
     assert gold_of(night, [], tail) == {}
-    assert held_out_labels(night)
+    assert agreement_queries(night)
     many = [verdict(number, "right", roles("milk")) for number in range(20, 800)]
     night = begin(labels, many, night="n2")
     right = gold_of(night, [], tail)
