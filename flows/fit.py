@@ -58,8 +58,9 @@ def shown(night: Night, what: str) -> Iterator[Progress]:
         def progress(step: Step) -> None:
             nonlocal done
             said = f"loss {step.loss:.3f}, rate {step.learning_rate:.1g}, {step.tokens_per_second:,.0f} tokens/s"
-            advance(step.step - done, said, step.steps)
-            if not screen.console.is_terminal and step.step * LINES // step.steps > done * LINES // step.steps:
+            drawn = screen.console.is_terminal
+            advance(step.step - done, said if drawn else "", step.steps)
+            if not drawn and step.step * LINES // step.steps > done * LINES // step.steps:
                 screen.say(f"  step {step.step:,} of {step.steps:,}: {said}")
             done = step.step
 
