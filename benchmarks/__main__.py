@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import audit, ingest, kills, labelling, memory, night, retrieval, review, shop, training
+from benchmarks import audit, gpu, ingest, kills, labelling, memory, night, retrieval, review, shop, training
 
 BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "audit": audit.run,
+    "gpu": gpu.run,
     "ingest": ingest.run,
     "kills": kills.run,
     "labelling": labelling.run,
