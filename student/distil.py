@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from student.base import load_base
 from student.checkpoints import disk_of
 from student.dataset import read_dataset
 from student.recipe import Progress, Recipe
-from student.watch import arguments, diverged, run
+from student.watch import arguments, diverged, one_device, run
 
 WHAT = "distillation"
 
@@ -84,10 +84,8 @@ def distil(
 
 def check_vocabulary(recipe: Recipe, distillation: Distillation) -> None:
     """Raise InputError, naming both models, where a token's number means another token to the teacher."""
-    from transformers import AutoTokenizer
-
-    student = AutoTokenizer.from_pretrained(recipe.base, revision=recipe.revision).get_vocab()
-    teacher = AutoTokenizer.from_pretrained(distillation.teacher, revision=distillation.teacher_revision).get_vocab()
+    student = _vocabulary(recipe.base, recipe.revision)
+    teacher = _vocabulary(distillation.teacher, distillation.teacher_revision)
     if student != teacher:
         differ = len(student.items() ^ teacher.items())
         raise InputError(
@@ -95,6 +93,13 @@ def check_vocabulary(recipe: Recipe, distillation: Distillation) -> None:
             f"{distillation.teacher} ({len(teacher):,} tokens) differ in {differ:,} entries of their vocabularies; wanted a "
             "teacher of the same family, or student.distil.steps = 0"
         )
+
+
+def _vocabulary(model: str, revision: str | None) -> dict[str, int]:
+    from transformers import AutoTokenizer
+
+    found: dict[str, int] = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False).get_vocab()
+    return found
 
 
 def _trainer(
@@ -105,18 +110,13 @@ def _trainer(
     queries: Sequence[str],
     checkpoints: Path,
 ) -> Any:  # noqa: ANN401 - trl.DistillationTrainer, imported here because it is heavy
-    import torch
     from datasets import Dataset
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
     from trl import DistillationConfig, DistillationTrainer
 
     base, tokenizer = load_base(recipe)
-    teacher = AutoModelForCausalLM.from_pretrained(
-        distillation.teacher,
-        revision=distillation.teacher_revision,
-        dtype=getattr(torch, recipe.dtype),
-        use_safetensors=True,
+    teacher, _ = load_base(
+        replace(recipe, base=distillation.teacher, revision=distillation.teacher_revision), dtype=recipe.dtype
     )
     config = DistillationConfig(
         **arguments(recipe, checkpoints),
@@ -132,7 +132,7 @@ def _trainer(
     return DistillationTrainer(
         model=PeftModel.from_pretrained(base, adapter, is_trainable=True),
         teacher_model=teacher,
-        args=config,
+        args=one_device(config),
         train_dataset=Dataset.from_list([{"prompt": messages(task, query)} for query in queries]),
         processing_class=tokenizer,
     )

@@ -19,7 +19,7 @@ from student.checkpoints import disk_of
 from student.preferences import Pair
 from student.preflight import IGNORED, check_batches
 from student.recipe import Progress, Recipe
-from student.watch import arguments, run
+from student.watch import arguments, one_device, run
 
 PREFLIGHT_BATCHES = 4
 MARGIN = "rewards/margins"
@@ -127,7 +127,7 @@ def dpo_trainer(
         save_strategy="epoch",
         max_length=None,  # nothing is cut; the pre-flight refuses what is too long
     )
-    return DPOTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer)
+    return DPOTrainer(model=model, args=one_device(config), train_dataset=data, processing_class=tokenizer)
 
 
 def _said(value: str) -> list[dict[str, str]]:

@@ -1,9 +1,10 @@
 """Continued pretraining: the base reads the shop's own text before it is trained, and general text against forgetting."""
 
+import gc
 import math
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from labels.tables import open_table, reading
 from student.base import load_base
 from student.checkpoints import disk_of
 from student.recipe import Progress, Recipe
-from student.watch import arguments, run
+from student.watch import arguments, one_device, run
 
 HELD_OUT = 20
 """One text in so many, by its hash, is never trained on and measures instead."""
@@ -71,13 +72,13 @@ def continue_pretraining(
             f"the shop's text fills no block of {pretraining.block} tokens; lower student.pretrain.block or give more text"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    before = perplexity(base, shop_text), perplexity(base, general_text)
+    before = [perplexity(base, blocks) for blocks in (shop_text, general_text)]
     del base
-    trainer = _trainer(recipe, pretraining, [*ours, *replay], folder / "checkpoints")
     with disk_of(folder):
-        run(trainer, "continued pretraining", folder, progress)
-        trained = _saved(trainer.model, tokenizer, recipe, folder)
-        after = perplexity(trained, shop_text), perplexity(trained, general_text)
+        _train(recipe, pretraining, [*ours, *replay], tokenizer, folder, progress)
+        gc.collect()  # the trainer held the model several times over
+        trained, _ = load_base(replace(recipe, base=str(folder), revision=None), dtype=recipe.dtype)
+        after = [perplexity(trained, blocks) for blocks in (shop_text, general_text)]
         write_manifest(
             folder,
             kind="pretrain",
@@ -99,7 +100,7 @@ def perplexity(model: Any, blocks: Blocks) -> float | None:  # noqa: ANN401 - an
     """exp of the mean negative log-likelihood of a token, given those before it in its block; None without blocks."""
     import torch
 
-    model.eval()
+    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     total, tokens = 0.0, 0
     with torch.inference_mode():
         for block in blocks:
@@ -172,7 +173,15 @@ def blocks_of(tokenizer: Any, texts: Sequence[str], block: int) -> Blocks:  # no
     return [stream[start : start + block] for start in range(0, len(stream), block)]
 
 
-def _trainer(recipe: Recipe, pretraining: Pretraining, blocks: Blocks, checkpoints: Path) -> Any:  # noqa: ANN401
+def _train(
+    recipe: Recipe,
+    pretraining: Pretraining,
+    blocks: Blocks,
+    tokenizer: Any,  # noqa: ANN401
+    folder: Path,
+    progress: Progress,
+) -> None:
+    """Train on the blocks and leave the model and its tokenizer in `folder`."""
     import torch
     from datasets import Dataset
     from transformers import Trainer, TrainingArguments
@@ -183,7 +192,7 @@ def _trainer(recipe: Recipe, pretraining: Pretraining, blocks: Blocks, checkpoin
 
     model, _ = load_base(recipe, dtype="float32")  # Adam's small steps are lost in bfloat16 weights
     config = TrainingArguments(
-        **arguments(recipe, checkpoints),
+        **arguments(recipe, folder / "checkpoints"),
         num_train_epochs=pretraining.epochs,
         per_device_train_batch_size=pretraining.batch,
         learning_rate=pretraining.learning_rate,
@@ -193,17 +202,12 @@ def _trainer(recipe: Recipe, pretraining: Pretraining, blocks: Blocks, checkpoin
         save_steps=0.1,
         include_num_input_tokens_seen="all",
     )
-    return Trainer(
-        model=model, args=config, train_dataset=Dataset.from_dict({"input_ids": blocks}), data_collator=collate
+    trainer = Trainer(
+        model=model,
+        args=one_device(config),
+        train_dataset=Dataset.from_dict({"input_ids": blocks}),
+        data_collator=collate,
     )
-
-
-def _saved(model: Any, tokenizer: Any, recipe: Recipe, folder: Path) -> Any:  # noqa: ANN401
-    """The model as it is read back from its folder."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    precision = getattr(torch, recipe.dtype)
-    model.to(precision).save_pretrained(folder)
+    run(trainer, "continued pretraining", folder, progress)
+    model.to(getattr(torch, recipe.dtype)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=precision, use_safetensors=True)

@@ -36,6 +36,12 @@ def arguments(recipe: Recipe, checkpoints: Path) -> dict[str, Any]:
     }
 
 
+def one_device(config: Any) -> Any:  # noqa: ANN401 - a transformers.TrainingArguments
+    """The same for one GPU, however many there are: these trainers run in one process, which TRL refuses to spread."""
+    config._n_gpu = min(config.n_gpu, 1)
+    return config
+
+
 def run(trainer: Any, what: str, folder: Path, progress: Progress) -> None:  # noqa: ANN401
     """Train from the last whole checkpoint in `folder` on, calling `progress`, and keep the curve there.
 
