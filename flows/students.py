@@ -144,10 +144,12 @@ def _size(model: Path) -> int:
     return sum(file.stat().st_size for file in model.glob("*.safetensors"))
 
 
-def collect_students(night: Night) -> list[str]:
-    """Remove students beyond the number kept, but for those of releases that can be served; returns their versions."""
+def collect_students(night: Night, *spared: Path) -> list[str]:
+    """Remove students beyond the number kept, but for `spared` ones and those of releases that can be served; returns
+    the versions removed.
+    """
     with closing(connect(night.redis_url)) as client:
-        named = {release.student for release in standing(client)}
+        named = {release.student for release in standing(client)} | {model.name for model in spared}
     keep = night.settings.student.keep
     gone = collect(night.work / "students", night.work / "adapters", keep, named)
     if gone:
