@@ -46,7 +46,7 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc] # mypy skips trl
         self._share = share_prefix and self.model.config.get_text_config()._attn_implementation == "sdpa"
         self._proven = False
         self._places: Tensor | None = None
-        self._logged = (perf_counter(), 0)
+        self._logged: tuple[float, int] | None = None  # when, and after how many tokens
         # A hook is the one way that every causal model, wrapped by PEFT, DDP or FSDP, has to its last hidden states.
         self.model.get_output_embeddings().register_forward_pre_hook(self._only_predicting)
 
@@ -60,10 +60,11 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc] # mypy skips trl
         """Mean negative log-likelihood of the labels, in nats a token; `num_items_in_batch`: how many an update has."""
         if return_outputs or self.aux_loss_enabled or "shift_labels" in inputs:  # experts, sequence parallelism: TRL's
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        layout = (shared(inputs, self.model.config.get_text_config().hidden_size) if self._share else None) or as_it_is(
-            inputs
-        )
-        if not self._proven and (layout.inputs["input_ids"] is not inputs["input_ids"] or "position_ids" in inputs):
+        together = shared(inputs, self.model.config.get_text_config().hidden_size) if self._share else None
+        layout = together or as_it_is(inputs)
+        # Several processes must make the same number of forward passes: they all prove on their first batch.
+        alike = self._share and self.accelerator.num_processes > 1
+        if not self._proven and (together or alike or "position_ids" in inputs):
             self._prove(model, layout, inputs)
         count = len(layout.targets) if num_items_in_batch is None else num_items_in_batch
         loss = self._sum(model, layout) / torch.as_tensor(count, device=layout.targets.device).clamp(min=1)
@@ -80,6 +81,7 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc] # mypy skips trl
 
     def training_step(self, *given: Any, **named: Any) -> Tensor:  # noqa: ANN401 - SFTTrainer's
         """One batch, forwards and backwards."""
+        self._logged = self._logged or (perf_counter(), 0)
         loss: Tensor = super().training_step(*given, **named)
         self._must_be_finite(loss, "loss")
         return loss
@@ -91,7 +93,7 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc] # mypy skips trl
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds tokens a second since the last logged step, and the seconds trained so far, kills and all."""
-        if "loss" in logs:
+        if "loss" in logs and self._logged:
             (since, seen), now = self._logged, perf_counter()
             earlier = [row["seconds"] for row in self.state.log_history if "seconds" in row]
             logs["tokens_per_second"] = (self._total_train_tokens - seen) / (now - since)
