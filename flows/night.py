@@ -106,14 +106,7 @@ def begin_night(
     What it starts ends with it, or with `services` where these are given.
     """
     work = settings.folder
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "night.lock").open("a") as lock, ExitStack() as own:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(
-                f"another night is running in {work}; wait for it, or give this one its own folder with --work"
-            ) from None
+    with alone_in(work), ExitStack() as own:
         check_inputs(settings)
         own.callback(stop_left_behind, work)
         id_ = again or _free_id(work)
@@ -122,6 +115,20 @@ def begin_night(
         night.folder.mkdir(parents=True, exist_ok=bool(again))
         write_text(night.folder / "settings.json", settings.model_dump_json(indent=2, exclude=SECRET))
         yield night
+
+
+@contextmanager
+def alone_in(work: Path) -> Iterator[None]:
+    """Hold the work folder. Raises BusyError where another night or training holds it."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "night.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(
+                f"another night is running in {work}, or a training; wait for it, or give this one its own folder with --work"
+            ) from None
+        yield
 
 
 def _free_id(work: Path) -> str:

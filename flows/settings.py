@@ -6,6 +6,7 @@ Loads without torch, vLLM or FAISS. Environment variables: STILLHOUSE_TEACHER__M
 import difflib
 import importlib
 import os
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -221,6 +222,8 @@ class Settings(Section):
     def task_class(self) -> type[Task]:
         """The task, imported from `module:Class`. Raises SettingsError where it is not there."""
         module, _, name = self.task.partition(":")
+        if "" not in sys.path:
+            sys.path.append("")  # a task of one's own lies where the command is run
         try:
             found = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:

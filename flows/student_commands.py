@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.options import JsonOption, ProfileOption, SetOption, WorkOption, settings_of, show
+from flows.options import JsonOption, ProfileOption, SetOption, WorkOption, out, settings_of, show
 
 TaskOption = Annotated[str | None, typer.Option(help="The task, as module:Class. [default: the profile's]")]
 DataOption = Annotated[
@@ -33,7 +33,9 @@ def train(
     from flows.training import train_on_file
 
     found = train_on_file(settings, data)
-    show(found, as_json, lambda: answer_table(found))
+    show(found, as_json, lambda: answer_table({name: value for name, value in found.items() if name != "next"}))
+    if not as_json:
+        out.print(f"Measure it next:\n  {found['next']}", soft_wrap=True)
 
 
 def evaluate(

@@ -1,19 +1,15 @@
 """`stillhouse train`: a student from right answers in a file; no teacher, no night."""
 
-import fcntl
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from evals.gold import find_gold
 from flows.fit import fit, quiet_libraries, recipe_of
-from flows.night import Night
+from flows.night import Night, alone_in
 from flows.people import held_out
 from flows.screen import Screen
 from flows.settings import DEFAULT_WORK, Settings
-from labels.errors import BusyError
 from labels.files import digest
 from labels.guardrails import check_all
 from labels.models import model_identity
@@ -48,6 +44,7 @@ def train_on_file(settings: Settings, data: str) -> dict[str, Any]:
             night.work / "datasets",
             selection=Selection(**settings.student.data.model_dump()),
             seed=settings.seed,
+            source="file",
         )
         left_out = {reason.replace("_", " "): count for reason, count in dataset.left_out.items() if count}
         without = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items()) or "none"
@@ -114,17 +111,3 @@ def next_command(settings: Settings, student: str) -> str:
     return shlex.join(
         ["stillhouse", "evaluate", *(part for name, value in said.items() for part in (f"--{name}", value))]
     )
-
-
-@contextmanager
-def alone_in(work: Path) -> Iterator[None]:
-    """Hold the work folder, as a night does. Raises BusyError where another holds it."""
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "night.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(
-                f"a night or another training is running in {work}; wait for it, or give this one its own folder with --work"
-            ) from None
-        yield

@@ -19,7 +19,7 @@ from student.dataset_card import dataset_card
 from student.kept import Kept, compare
 from student.preferences import pair_table, preference_pairs
 from student.replay import Replayed, read_replay, replay_table
-from student.rows import Replay, Row
+from student.rows import Replay, Row, Source
 from student.selection import REASONS, Reason, Selection, least_sure, left_out, measuring, rows_of
 
 MINIMUM_ROWS = 100
@@ -80,6 +80,7 @@ def build_dataset(
     bands: Mapping[str, Band] = NOTHING,
     confidence: Callable[[Label], float] = least_sure,
     seed: int = 0,
+    source: Source = "teacher",
 ) -> Dataset:
     """Write the rows (train.parquet), preference pairs (preferences.parquet), general rows (replay.parquet) and a card
     (README.md) under `root`, in a folder named by its content, unless they are there already.
@@ -89,7 +90,7 @@ def build_dataset(
     label is right. Raises InputError where no label can train, too few rows are left, or all have the same answer.
     """
     answers = {said.query: said.value for said in verdicts if said.decision != "cant_tell" and said.value}
-    all_rows = rows_of(labels, answers, selection.verified_weight, traffic, bands, confidence)
+    all_rows = rows_of(labels, answers, selection.verified_weight, traffic, bands, confidence, source)
     measures = measuring([label.query for label in labels], gold)
     reasons = left_out(task, labels, all_rows, measures, selection, seed)
     counts = Counter(reason for reason in reasons if reason)
@@ -148,7 +149,7 @@ def _check(rows: Sequence[Row], labels: int, counts: Mapping[Reason, int]) -> No
     if len(rows) < MINIMUM_ROWS:
         raise InputError(
             f"the student's dataset has {len(rows)} rows of {labels} labels, wanted at least {MINIMUM_ROWS}: "
-            "give a longer log, or see `stillhouse labels` for what was rejected"
+            "give more (a longer log; or see `stillhouse labels` for what was rejected)"
             + (f" (left out: {reasons})" if reasons else "")
         )
     if len({row.value for row in rows}) == 1:

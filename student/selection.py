@@ -11,7 +11,7 @@ from labels.normalise import normalise
 from labels.records import Band, Label
 from labels.task import Task
 from student.near import collapsed, near_duplicates
-from student.rows import Row
+from student.rows import Row, Source
 
 Reason = Literal["rejected", "failed", "held_out", "near_gold", "unsure", "collapsed", "not_drawn"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
@@ -49,13 +49,16 @@ def rows_of(
     traffic: Mapping[str, float],
     bands: Mapping[str, Band],
     confidence: Callable[[Label], float],
+    source: Source = "teacher",
 ) -> list[Row]:
-    """Each label as a row, whether or not it will train. `answers`, by query, are people's and outrank the label's."""
+    """Each label as a row, whether or not it will train. `answers`, by query, are people's and outrank the label's, which
+    `source` gave.
+    """
     return [
         Row(
             query=label.query,
             value=answers.get(label.query) or label.value or "",
-            source="people" if label.query in answers else "teacher",
+            source="people" if label.query in answers else source,
             band=bands.get(label.query, "tail"),
             traffic=traffic.get(label.query, 1.0),
             difficulty=1 - confidence(label),

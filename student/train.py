@@ -131,7 +131,7 @@ def _trainer(recipe: Recipe, model: Any, tokenizer: Any, rows: Sequence[Tokens],
         r=recipe.rank,
         lora_alpha=recipe.alpha,
         target_modules=recipe.target_modules,
-        modules_to_save=recipe.modules_to_save,
+        modules_to_save=list(recipe.modules_to_save or ()) or None,  # PEFT adds to the list it is given
         ensure_weight_tying=bool(recipe.modules_to_save),
     )
     config = SFTConfig(

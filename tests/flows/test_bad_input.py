@@ -134,7 +134,7 @@ def test_a_second_night_while_one_holds_the_folder(house):
                 "night", "--log", house / "log.csv", "--catalogue", house / "catalogue.csv", "--work", house / "work"
             )
         )
-    assert f"another night is running in {house / 'work'}; wait for it" in message
+    assert f"another night is running in {house / 'work'}, or a training; wait for it" in message
     assert "--work" in message
     assert not (house / "work" / "nights").exists()
 

@@ -74,7 +74,7 @@ def test_only_accepted_labels_train(tmp_path):
 def test_too_few_rows_are_refused_with_what_to_do(tmp_path):
     labels = [accepted(query) for query in QUERIES[:MINIMUM_ROWS]]
     assert build(tmp_path, labels)[0].rows == MINIMUM_ROWS
-    wanted = f"has {MINIMUM_ROWS - 1} rows of {MINIMUM_ROWS} labels, wanted at least {MINIMUM_ROWS}: give a longer log"
+    wanted = f"has {MINIMUM_ROWS - 1} rows of {MINIMUM_ROWS} labels, wanted at least {MINIMUM_ROWS}: give more"
     with pytest.raises(InputError, match=wanted):
         build(tmp_path / "other", labels, gold=[QUERIES[0]])
     assert not (tmp_path / "other").exists()
