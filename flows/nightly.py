@@ -7,17 +7,14 @@ lie in the work folder, content-addressed, so that a night that died is simply r
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from rich.markup import escape
 
-from evals.gate import Check
 from evals.sample import Audit
 from flows.choose import choose_active
-from flows.evaluate import Measured, measure
 from flows.gate import pass_gate
 from flows.ingest import ingest_log
 from flows.label import label_queries
@@ -27,15 +24,13 @@ from flows.report import report_night, summarise
 from flows.retrieve import retrieve_facts
 from flows.review import calibrate, judge_teacher, sample_labels
 from flows.screen import Screen
-from flows.served import passing
 from flows.server import prefect_server
 from flows.settings import Settings, load_settings
-from flows.students import choose_variant, collect_students, record_student
+from flows.students import collect_students, evaluate_student
 from flows.train import train_student
 from flows.waiting import suspend, wait_here, waiting_night
 from labels.errors import StillhouseError
 from labels.files import write_json
-from labels.records import Release
 
 Result = TypeVar("Result")
 Wait = Callable[[Night, Audit], None]
@@ -114,7 +109,7 @@ def run_stages(night: Night, run: Run, wait: Wait = wait_here, force: bool = Fal
     calibration = run("calibrate", calibrate, night)
     before = serving(night)
     student = run("train", train_student, night, before.student if before else None)
-    shipped, variants, measured = run("evaluate", evaluate, night, student, before)
+    shipped, variants, measured = run("evaluate", evaluate_student, night, student, before)
     checks = run("gate", pass_gate, night, counts, judgement, measured)
     refused = tuple(check.name for check in checks if not check.passed)
     head = head_of(night)
@@ -122,7 +117,6 @@ def run_stages(night: Night, run: Run, wait: Wait = wait_here, force: bool = Fal
     if force or not refused:
         release = run("publish", publish_release, night, head, shipped, refused)
         lookup = run("look up", measure_lookup, night, release, shipped)
-        collect_students(night)
     else:
         still = f"release {before.release} stays" if before else "there is no release yet"
         night.screen.say(f"[yellow]The gate refused this night:[/] {still}; --force would publish it and leave a trace")
@@ -144,17 +138,6 @@ def run_stages(night: Night, run: Run, wait: Wait = wait_here, force: bool = Fal
         run.seconds,
     )
     run("report", report_night, night, summary, student, head)
+    collect_students(night, student, shipped)
     write_json(night.folder / "summary.json", summary)  # again: its seconds now hold the report's own
     return summary
-
-
-def evaluate(night: Night, student: Path, before: Release | None) -> tuple[Path, list[Check], Measured]:
-    """What to ship, the student or a quantised variant of it; the checks of the variants; what was measured of the student."""
-    if not night.settings.student.quantised:
-        measured = measure(night, student, before)
-        record_student(night, student, measured)
-        return student, [], measured
-    with passing(night) as apart:
-        measured = measure(apart, student, before)
-    record_student(night, student, measured)
-    return *choose_variant(night, student), measured

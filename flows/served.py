@@ -19,6 +19,7 @@ from labels.prompt import messages
 from labels.task import Task
 from student.client import StudentClient, ask_all
 from student.load import load
+from student.parity import served_parity
 
 AT_ONCE = 32
 RENDERED_QUERIES = 8
@@ -109,6 +110,7 @@ def _client(night: Night, model: Path, connections: int = AT_ONCE) -> StudentCli
 async def _ask(night: Night, student: Path, queries: Sequence[str]) -> list[str | None]:
     async with _client(night, student) as client:
         await _check_rendering(night, client, student, queries[:RENDERED_QUERIES])
+        await served_parity(night.student_url(student), student.name, student)
         with night.screen.bar("the served student answers", len(queries)) as advance:
             answers = await ask_all(client, night.task, queries, AT_ONCE, advance)
     return [answer.to_json() if answer else None for answer in answers]

@@ -85,7 +85,8 @@ def students(
     from flows.tables import rows_table
 
     rows = list_students(settings)
-    show(rows, as_json, lambda: rows_table(rows))
+    told = [name for name in (rows[0] if rows else ()) if any(row[name] is not None for row in rows)]
+    show(rows, as_json, lambda: rows_table([{name: row[name] for name in told} for row in rows]))
 
 
 def add_student_commands(app: typer.Typer) -> None:

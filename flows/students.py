@@ -9,12 +9,14 @@ from cache.client import connect
 from cache.publish import current_release, standing
 from evals.gate import Check
 from evals.metrics import Interval, Score
-from flows.evaluate import Measured, dataset_of, variant_checks
+from flows.evaluate import Measured, dataset_of, measure, variant_checks
 from flows.night import Night
 from flows.online import redis_client
+from flows.served import passing
 from flows.settings import Settings
 from labels.errors import EngineError, ServiceError
 from labels.files import read_manifest
+from labels.records import Release
 from student.model_card import write_card
 from student.quantise import quantise
 from student.registry import Figure, collect, figures_of, record_metrics, students
@@ -53,6 +55,18 @@ def list_students(settings: Settings) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def evaluate_student(night: Night, student: Path, before: Release | None) -> tuple[Path, list[Check], Measured]:
+    """What to ship, the student or a quantised variant of it; the checks of the variants; what was measured of the student."""
+    if not night.settings.student.quantised:
+        measured = measure(night, student, before)
+        record_student(night, student, measured)
+        return student, [], measured
+    with passing(night) as apart:
+        measured = measure(apart, student, before)
+    record_student(night, student, measured)
+    return *choose_variant(night, student), measured
 
 
 def record_student(night: Night, student: Path, measured: Measured) -> None:
