@@ -37,7 +37,7 @@ def check_rows(batches: Iterable[Mapping[str, Any]], tokenizer: Any, expected: E
     """As check_batches, of padded batches and of packed ones (input_ids, labels, position_ids from 0 for each row)."""
     checked = 0
     for batch in batches:
-        for ids, labels, padding in _packed_rows(batch) if "position_ids" in batch else _padded_rows(batch):
+        for ids, labels, padding in rows_of(batch):
             _check_row(ids, labels, padding, tokenizer, expected)
             checked += 1
     if not checked:
@@ -45,8 +45,12 @@ def check_rows(batches: Iterable[Mapping[str, Any]], tokenizer: Any, expected: E
     return checked
 
 
+def rows_of(batch: Mapping[str, Any]) -> Iterator[tuple[list[int], list[int], list[int]]]:
+    """Tokens, labels, and labels of the padding, of each row of a padded or packed batch."""
+    return _packed_rows(batch) if "position_ids" in batch else _padded_rows(batch)
+
+
 def _padded_rows(batch: Mapping[str, Any]) -> Iterator[tuple[list[int], list[int], list[int]]]:
-    """Tokens, labels, and labels of the padding."""
     columns = (batch[name].tolist() for name in ("input_ids", "labels", "attention_mask"))
     for ids, labels, mask in zip(*columns, strict=True):
         real = sum(mask)

@@ -1,6 +1,6 @@
 """A dataset's rows as tokens, in the order they are trained in."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,13 @@ from student.rows import Replay, Row
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One row as tokens: `ids` of prompt and completion, of which the first `prompt` are as the server renders them."""
+    """One row as tokens: `ids` of prompt and completion, the first `prompt` of them the prompt's; and both as text, the
+    prompt as the server will render it.
+    """
 
     ids: list[int]
     prompt: int
+    text: str
     completion: str
 
 
@@ -29,8 +32,8 @@ def tokens_of(
 ) -> tuple[list[Tokens], list[Tokens]]:
     """The tokens of `rows`, one for one, and of those of `replay` that are no longer than `max_length`.
 
-    Raises PreflightError where a row of ours is longer, or where a chat template renders a prompt before its answer
-    otherwise than alone, as the server is going to.
+    Raises PreflightError where a row of ours is longer, or where a prompt before its answer is not what the server will
+    render alone: by the chat template, or because a token lies in both.
     """
     given = [(messages(task, row.query), row.value) for row in rows]
     given += [(general.prompt, general.completion) for general in replay]
@@ -45,31 +48,33 @@ def tokens_of(
     return ours, [row for row in general_rows if len(row.ids) <= max_length]
 
 
-def _tokens(given: Iterable[tuple[list[Message], str]], tokenizer: Any) -> list[Tokens]:  # noqa: ANN401
-    prompts = [prompt for prompt, _ in given]
-    completions = [completion for _, completion in given]
-    whole = [
-        [*prompt, {"role": "assistant", "content": completion}]
-        for prompt, completion in zip(prompts, completions, strict=True)
-    ]
-    heads = _ids(tokenizer, prompts, add_generation_prompt=True)
+def _tokens(given: Sequence[tuple[list[Message], str]], tokenizer: Any) -> list[Tokens]:  # noqa: ANN401
+    if not given:
+        return []
+    whole = [[*prompt, {"role": "assistant", "content": completion}] for prompt, completion in given]
+    heads = tokenizer.apply_chat_template([p for p, _ in given], tokenize=False, add_generation_prompt=True)
+    texts = tokenizer.apply_chat_template(whole, tokenize=False)
+    found = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)
     rows = []
-    for head, ids, completion in zip(heads, _ids(tokenizer, whole), completions, strict=True):
-        if ids[: len(head)] != head:
+    for place, (head, text, ids) in enumerate(zip(heads, texts, found["input_ids"], strict=True)):
+        start = found.char_to_token(place, len(head)) if text.startswith(head) else None
+        if start is None or found.token_to_chars(place, start).start != len(head):
             raise PreflightError(
-                "the chat template renders a prompt before its answer otherwise than the server will, alone: "
-                f"{tokenizer.decode(ids)!r} does not begin with {tokenizer.decode(head)!r}"
+                f"a prompt before its answer is not what the server will render alone: {text!r} does not begin with "
+                f"{head!r}, or a token lies in both prompt and answer"
             )
-        rows.append(Tokens(ids, len(head), completion))
+        rows.append(Tokens(ids, start, head, given[place][1]))
     return rows
 
 
-def _ids(tokenizer: Any, conversations: Sequence[list[Message]], **how: bool) -> list[list[int]]:  # noqa: ANN401
-    if not conversations:
-        return []
-    texts = tokenizer.apply_chat_template(conversations, tokenize=False, **how)
-    found: list[list[int]] = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-    return found
+def prompts_alone(rows: Sequence[Tokens], tokenizer: Any) -> dict[tuple[int, ...], list[str]]:  # noqa: ANN401
+    """The tokens of the rows' prompts, each made alone as the server makes them, and the completions that follow each."""
+    alone: dict[tuple[int, ...], list[str]] = {}
+    for row, ids in zip(
+        rows, tokenizer([row.text for row in rows], add_special_tokens=False)["input_ids"], strict=True
+    ):
+        alone.setdefault(tuple(ids), []).append(row.completion)
+    return alone
 
 
 def in_order(rows: Sequence[Row], ours: Sequence[Tokens], general: Sequence[Tokens], order: Order) -> list[Tokens]:

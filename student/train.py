@@ -19,9 +19,9 @@ from student.base import load_base
 from student.checkpoints import disk_of, last_checkpoint
 from student.dataset import read_dataset, read_replay_rows
 from student.history import write_history
-from student.preflight import IGNORED, check_rows
+from student.preflight import IGNORED, check_rows, rows_of
 from student.recipe import Progress, Recipe, Step
-from student.sequences import Tokens, in_order, tokens_of
+from student.sequences import Tokens, in_order, prompts_alone, tokens_of
 
 PREFLIGHT_BATCHES = 4
 SAVE_STEPS = 200
@@ -43,20 +43,19 @@ def train_adapter(task: type[Task], recipe: Recipe, dataset: Path, root: Path, p
     be used, PreflightError where a batch is not what it must be, TrainingError where training can't go on; all leave
     the last checkpoint, from which the next call goes on.
     """
-    begun = perf_counter()
     folder = adapter_folder(recipe, dataset, root)
     if read_manifest(folder):
         return folder, False
     _same_configuration(folder, recipe, dataset)
-    rows, replay = read_dataset(dataset), read_replay_rows(dataset)
     model, tokenizer = load_base(recipe)
+    begun = perf_counter()
+    rows, replay = read_dataset(dataset), read_replay_rows(dataset)
     ours, general = tokens_of(task, rows, replay, tokenizer, recipe.max_length)
     trainer = _trainer(recipe, model, tokenizer, in_order(rows, ours, general, recipe.order), folder / "checkpoints")
     if trainer.args.world_size != _processes():
         raise TrainingError(f"{_processes()} processes were started, and {trainer.args.world_size} train together")
     trainer.add_callback(_callback(progress))
-    batches = itertools.islice(iter(trainer.get_train_dataloader()), PREFLIGHT_BATCHES)
-    checked = check_rows(batches, tokenizer, _expected([*ours, *general]))
+    checked = _check(trainer, tokenizer, [*ours, *general])
     ready = perf_counter()
     with disk_of(folder):
         trainer.train(resume_from_checkpoint=last_checkpoint(folder / "checkpoints"))
@@ -104,11 +103,12 @@ def _same_configuration(folder: Path, recipe: Recipe, dataset: Path) -> None:
         write_json(folder / CONFIGURATION, wanted)
 
 
-def _expected(rows: Sequence[Tokens]) -> dict[tuple[int, ...], list[str]]:
-    expected: dict[tuple[int, ...], list[str]] = {}
-    for row in rows:
-        expected.setdefault(tuple(row.ids[: row.prompt]), []).append(row.completion)
-    return expected
+def _check(trainer: Any, tokenizer: Any, rows: Sequence[Tokens]) -> int:  # noqa: ANN401
+    """The pre-flight on the first batches as they are; how many of `rows` these hold."""
+    batches = list(itertools.islice(iter(trainer.get_train_dataloader()), PREFLIGHT_BATCHES))
+    first = {tuple(ids) for batch in batches for ids, _, _ in rows_of(batch)}
+    expected = prompts_alone([row for row in rows if tuple(row.ids) in first], tokenizer)
+    return check_rows(batches, tokenizer, expected)
 
 
 def _trainer(recipe: Recipe, model: Any, tokenizer: Any, rows: Sequence[Tokens], checkpoints: Path) -> Any:  # noqa: ANN401

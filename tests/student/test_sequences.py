@@ -51,7 +51,7 @@ def test_a_template_that_writes_a_prompt_otherwise_before_an_answer_is_refused(b
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}!{% endif %}"
     )
-    with pytest.raises(PreflightError, match="renders a prompt before its answer otherwise than the server will"):
+    with pytest.raises(PreflightError, match="a prompt before its answer is not what the server will render alone"):
         tokens_of(SemanticRoles, shop_rows(1), [], tokenizer, 512)
 
 
@@ -62,8 +62,8 @@ ROWS = st.lists(
 
 @given(ROWS, st.integers(0, 10), st.sampled_from(["shuffled", "easy_to_hard"]))
 def test_an_epoch_has_each_row_as_often_as_it_comes_and_each_general_one_once(rows, general, order):
-    ours = [Tokens([place], 0, row.query) for place, row in enumerate(rows)]
-    others = [Tokens([], 0, str(number)) for number in range(general)]
+    ours = [Tokens([place], 0, "", row.query) for place, row in enumerate(rows)]
+    others = [Tokens([], 0, "", str(number)) for number in range(general)]
     epoch = in_order(rows, ours, others, order)
     names = [row.completion for row in epoch]
     assert sorted(names) == sorted([row.query for row in rows for _ in range(row.times)] + [*map(str, range(general))])
@@ -71,11 +71,19 @@ def test_an_epoch_has_each_row_as_often_as_it_comes_and_each_general_one_once(ro
 
 def test_repetitions_and_general_rows_are_spread_over_an_easy_to_hard_epoch():
     rows = [Row(f"q{place}", "v", difficulty=1 - place / 100, times=1 + (place % 4 == 0)) for place in range(100)]
-    ours = [Tokens([place], 0, row.query) for place, row in enumerate(rows)]
-    epoch = in_order(rows, ours, [Tokens([], 0, "general")] * 25, "easy_to_hard")
+    ours = [Tokens([place], 0, "", row.query) for place, row in enumerate(rows)]
+    epoch = in_order(rows, ours, [Tokens([], 0, "", "general")] * 25, "easy_to_hard")
     for quarter in range(4):
         some = [row.completion for row in epoch[quarter * 37 : quarter * 37 + 37]]
         assert 5 <= some.count("general") <= 8
         hardness = [rows[int(name[1:])].difficulty for name in some if name != "general"]
         assert quarter / 4 - 0.06 <= min(hardness)
         assert max(hardness) <= (quarter + 1) / 4 + 0.06
+
+
+def test_a_token_that_lies_in_prompt_and_answer_is_refused():
+    _, tokenizer = load_base(recipe())
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"  # nothing between the two
+    row = Replay([{"role": "user", "content": '{"prod'}], 'uct":"')  # '{"product":"' is one token
+    with pytest.raises(PreflightError, match="or a token lies in both prompt and answer"):
+        tokens_of(SemanticRoles, [], [row], tokenizer, 512)
