@@ -176,7 +176,7 @@ def _share(part: int, whole: int) -> str:
 
 @styled
 def comparisons(found: Sequence[Mapping[str, Any]]) -> Plot:
-    """F1 of students trained on other rows, with intervals: name, rows, f1, f1_interval, difference (to the first)."""
+    """F1 of students trained on other rows, with intervals: name, rows, f1, f1_interval, student_ahead_by (the first less this one)."""
     name, title = "comparisons", "What the labels are worth: students trained on other rows"
     if not found:
         return Plot(
@@ -201,7 +201,7 @@ def comparisons(found: Sequence[Mapping[str, Any]]) -> Plot:
     axes.xaxis.set_major_formatter(percent)
     words = [f"{one['name']}: F1 {one['f1']:.1%}" for one in found]
     for place, one in enumerate(found):
-        if one.get("difference"):
-            low, high = (100 * end for end in one["difference"])
+        if one.get("student_ahead_by"):
+            low, high = (100 * end for end in one["student_ahead_by"])
             words[place] += f" (the first less this one: {low:+.1f} to {high:+.1f} points)"
     return Plot(name, title, svg_of(figure, name), sentence("; ".join(words)))

@@ -103,7 +103,7 @@ def compared(night: Night, students: Mapping[str, Path], gold: Mapping[str, Task
             "f1": round(scored.f1, 4),
         }
         row["f1_interval"] = [round(end, 4) for end in scored.f1_interval]
-        if found is not first:
-            row["difference"] = [round(end, 4) for end in difference_interval(first, found)]
+        ahead = difference_interval(first, found) if found is not first else None
+        row["student_ahead_by"] = [round(end, 4) for end in ahead] if ahead else None
         rows.append(row)
     return rows

@@ -72,8 +72,8 @@ GENERAL = {
     "perplexity_rise_interval": (0.004, 0.012),
 }  # fmt: skip
 COMPARISONS = [
-    {"name": "this night's", "rows": 5539, "f1": 0.886, "f1_interval": [0.871, 0.899], "difference": None},
-    {"name": HOSTILE, "rows": 6000, "f1": 0.872, "f1_interval": [0.86, 0.88], "difference": [0.002, 0.025]},
+    {"name": "this night's", "rows": 5539, "f1": 0.886, "f1_interval": [0.871, 0.899], "student_ahead_by": None},
+    {"name": HOSTILE, "rows": 6000, "f1": 0.872, "f1_interval": [0.86, 0.88], "student_ahead_by": [0.002, 0.025]},
 ]
 
 REVIEW = {
