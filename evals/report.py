@@ -82,7 +82,7 @@ def write_report(summary: Mapping[str, Any], data: ReportData, path: Path) -> No
         beside=_beside(summary.get("served")),
         left_out=_left_out(summary.get("dataset")),
         sizes={author: size for author in ("teacher", "student") if (size := summary.get(f"{author}_size"))},
-        parity=_parity(summary.get("parity")),
+        parity=_parity(summary.get("parity"), summary.get("served_parity")),
         facts=_facts(summary),
         scores={author: found for author, found in scores.items() if found},
         fields=list(dict.fromkeys(field for found in scores.values() if found for field in found["by_field"])),
@@ -206,13 +206,19 @@ def _left_out(dataset: Mapping[str, Any] | None) -> list[tuple[str, int]]:
     return [(LEFT_OUT.get(reason, reason.replace("_", " ")), count) for reason, count in counts.items() if count]
 
 
-def _parity(found: Mapping[str, Any] | None) -> str:
-    """What the merge kept of the adapter, in one line."""
+def _parity(found: Mapping[str, Any] | None, served: Mapping[str, Any] | None) -> str:
+    """What the merge kept of the adapter, and the server of the merge."""
     if not found:
         return ""
     told = f"The merged student's logits differ from its adapter's by {found['max_logit_difference']:.1g} at most"
     told += f" ({found['bound']:g} allowed)" if "bound" in found else ""
-    return f"{told}, on {found['queries']:,} queries."
+    told = f"{told}, on {found['queries']:,} queries."
+    if not served:
+        return told
+    return (
+        f"{told} The server's log-probabilities differ from the merged student's by {served['max_difference']:.1g} at most, "
+        f"and {served['same_answers']:.1%} of its answers are the same."
+    )
 
 
 def _clip(value: object) -> str:

@@ -17,6 +17,7 @@ from flows.served import footprint
 from flows.train import rounds_of
 from labels.files import read_json, read_manifest, write_json
 from student.history import FILE, read_history
+from student.parity import SERVED
 
 
 def summarise(
@@ -72,6 +73,7 @@ def summarise(
         "teacher_size": footprint(night.settings.teacher.model) | {"tokens_per_second": _labelling_rate(night)},
         "dataset": read_manifest(dataset) if (dataset := dataset_of(night, student)) else None,
         "parity": (read_manifest(student) or {}).get("parity"),
+        "served_parity": read_json(student / SERVED),
         "student_model": student.name,
         "teacher_model": night.settings.teacher.model,
         "seconds": seconds,

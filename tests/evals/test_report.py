@@ -71,6 +71,15 @@ GENERAL = {
     "accuracy_loss_interval": (-0.01, 0.05), "perplexity_before": 12.4, "perplexity_after": 12.5, "perplexity_rise": 0.0081,
     "perplexity_rise_interval": (0.004, 0.012),
 }  # fmt: skip
+ROUND = {
+    "number": 1,
+    "student": "student-1",
+    "rows": 5123,
+    "extras": 0,
+    "pairs": 13,
+    "f1": 0.9,
+    "f1_interval": [0.8, 1],
+}
 COMPARISONS = [
     {"name": "this night's", "rows": 5539, "f1": 0.886, "f1_interval": [0.871, 0.899], "student_ahead_by": None},
     {"name": HOSTILE, "rows": 6000, "f1": 0.872, "f1_interval": [0.86, 0.88], "student_ahead_by": [0.002, 0.025]},
@@ -131,6 +140,7 @@ def _night(simulated):
         "served": served.to_json(), "latency": [latency.to_json()], "general": GENERAL, "dataset": DATASET,
         "slices": [one.to_json() for one in slices({"language": ["en"] * 3 + [HOSTILE] * 2}, milk, milk)],
         "parity": {"queries": 64, "max_logit_difference": 2e-5, "bound": 0.001}, "comparisons": COMPARISONS,
+        "served_parity": {"max_difference": 8e-6, "same_answers": 1.0}, "rounds": [ROUND],
         "variants": [{"name": "fp8", "passed": False, "message": "fp8: recall 88.1%"}],
     }  # fmt: skip
     data = ReportData(
@@ -252,6 +262,8 @@ def test_figures_reasons_and_sizes_are_there(html):
         "61.5 ms",
         "41.0%",
         "logits differ from its adapter's by 2e-05 at most (0.001 allowed), on 64 queries",
+        "differ from the merged student's by 8e-06 at most, and 100.0% of its answers are the same",
+        "5,123",
         "fp8: recall 88.1%",
     ):
         assert words in text
