@@ -62,7 +62,7 @@ def main(name: str, rows: int, epochs: int, work: Path) -> dict[str, Any]:
 def _answers(task: type[Task], rows: int) -> dict[str, str]:
     from demo.shop import make_shop
 
-    pool = make_shop(brands=600, products=12_000, queries=rows * 14 // 10).pool.to_pylist()
+    pool = make_shop(brands=600, products=12_000, queries=rows * 3 // 2).pool.to_pylist()
     return {row["query"]: task(**{field: row[field] for field in task.model_fields}).to_json() for row in pool}
 
 

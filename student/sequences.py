@@ -70,6 +70,8 @@ def _tokens(given: Sequence[tuple[list[Message], str]], tokenizer: Any) -> list[
 def prompts_alone(rows: Sequence[Tokens], tokenizer: Any) -> dict[tuple[int, ...], list[str]]:  # noqa: ANN401
     """The tokens of the rows' prompts, each made alone as the server makes them, and the completions that follow each."""
     alone: dict[tuple[int, ...], list[str]] = {}
+    if not rows:
+        return alone
     for row, ids in zip(
         rows, tokenizer([row.text for row in rows], add_special_tokens=False)["input_ids"], strict=True
     ):
