@@ -103,7 +103,7 @@ def perplexity(model: Any, blocks: Blocks) -> float | None:  # noqa: ANN401 - an
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     total, tokens = 0.0, 0
     with torch.inference_mode():
-        for block in blocks:
+        for block in (each for each in blocks if len(each) > 1):
             ids = torch.tensor([block], device=model.device)
             total += float(model(input_ids=ids, labels=ids).loss) * (len(block) - 1)
             tokens += len(block) - 1
@@ -155,7 +155,7 @@ def _split(tokenizer: Any, texts: Iterable[str], block: int) -> tuple[Blocks, Bl
     for text in texts:
         (measures if held_out(text) else trains).append(text)
     whole = [each for each in blocks_of(tokenizer, trains, block) if len(each) == block]
-    return whole, [each for each in blocks_of(tokenizer, measures, block) if len(each) > 1][:MEASURED_BLOCKS]
+    return whole, blocks_of(tokenizer, measures, block)[:MEASURED_BLOCKS]
 
 
 def held_out(text: str) -> bool:

@@ -22,7 +22,7 @@ from flows.rounds import (
     train_in_rounds,
 )
 from flows.second_steps import after_training, pretrained, pretraining_texts
-from labels.files import write_json
+from labels.files import read_manifest, write_json
 from labels.semantic_roles import SemanticRoles
 from labels.split import split_of
 from student.extras import Extras
@@ -247,7 +247,7 @@ def test_too_few_corrections_are_said_and_nothing_is_trained(tmp_path):
 
 
 def test_pretraining_without_general_text_warns_that_forgetting_is_not_measured(tmp_path):
-    titles = [f"{one} {two} 500 g" for one in WORDS for two in WORDS[:8]]
+    titles = [f"{one} {two} 500 g" for one in WORDS[:10] for two in WORDS[:4]]
     pq.write_table(pa.table({"title": titles}), tmp_path / "catalogue.parquet")
     night = begin(
         tmp_path,
@@ -263,3 +263,5 @@ def test_pretraining_without_general_text_warns_that_forgetting_is_not_measured(
     assert "nothing" not in found.base
     assert "no general text is replayed: what the base forgets of it is neither held back nor measured" in said(night)
     assert "on general text not measured" in said(night)
+    manifest = read_manifest(Path(found.base))
+    assert (manifest["general_before"], manifest["general_after"], manifest["replay_tokens"]) == (None, None, 0)

@@ -7,25 +7,25 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from demo.other_tasks import spelling_examples
 from demo.shop import make_shop
-from labels.errors import InputError, TrainingError
+from labels.errors import InputError
 from labels.files import MANIFEST, read_manifest
 from student.base import load_base
 from student.pretrain import Pretraining, blocks_of, continue_pretraining, held_out, perplexity, read_general
 from tests.student.second import cut_off
 from tests.student.training import recipe
 
-PRETRAINING = Pretraining(epochs=1, replay_share=1.0, learning_rate=1e-3, batch=2, block=64)
+PRETRAINING = Pretraining(epochs=1, replay_share=1.0, learning_rate=2e-3, batch=2, block=64)
 
 
 @pytest.fixture(scope="module")
 def texts():
-    catalogue = make_shop(brands=20, products=150, queries=20).catalogue.to_pylist()
+    catalogue = make_shop(brands=20, products=90, queries=20).catalogue.to_pylist()
     return sorted({row["title"].lower() for row in catalogue})
 
 
 @pytest.fixture(scope="module")
 def general():
-    return sorted({typed for typed, _ in spelling_examples(300, seed=1)})
+    return sorted({typed for typed, _ in spelling_examples(200, seed=1)})
 
 
 def run(texts, general, root, pretraining=PRETRAINING, progress=lambda _: None, **other):
@@ -96,22 +96,10 @@ def test_a_special_token_that_a_title_spells_is_read_letter_by_letter():
     assert "<|eot_id|> milk" in tokenizer.decode(block[: block.index(tokenizer.eos_token_id)])
 
 
-def test_without_general_text_nothing_is_said_of_what_it_forgot(texts, tmp_path):
-    folder, _ = run(texts[:40], [], tmp_path)
-    manifest = read_manifest(folder)
-    assert (manifest["general_before"], manifest["general_after"], manifest["replay_tokens"]) == (None, None, 0)
-
-
 def test_text_that_fills_no_block_is_refused(tmp_path):
     with pytest.raises(InputError, match="fills no block of 64 tokens"):
         run(["oat milk"], [], tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_loss_that_is_no_number_leaves_no_base(texts, tmp_path):
-    with pytest.raises(TrainingError, match="continued pretraining diverged"):
-        run(texts[:40], [], tmp_path, Pretraining(4, 1.0, 1e30, 2, 64))
-    assert not any(read_manifest(folder) for folder in tmp_path.iterdir())
 
 
 def test_general_text_comes_from_a_file_as_much_as_is_wanted(tmp_path):
