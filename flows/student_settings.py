@@ -32,8 +32,8 @@ class PretrainSettings(Section):
     """Continued pretraining of the base on catalogue titles and queries, before anything else (e-Llama). Off with 0 epochs.
 
     `replay`: general text (JSON lines or Parquet with a `text` column, or a Hub dataset), `replay_share` tokens of it
-    for each of ours; `learning_rate`: a tenth of the rate that the base was made with. `held_out` tokens of the general
-    text measure what it forgot.
+    for each of ours; `learning_rate`: a tenth of the rate that the base was made with. One text in twenty is held
+    out and measures what was learnt and what forgotten.
     """
 
     epochs: int = Field(0, ge=0)

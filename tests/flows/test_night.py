@@ -237,8 +237,36 @@ def test_the_report_says_simulated_and_opens_in_a_browser_without_errors(night, 
     page = sorted(night.work.glob("nights/*/report.html"))[-1]
     dom, log = open_in_browser(page, tmp_path / "profile")
     assert "CONSOLE" not in log
-    assert dom.count("<svg ") == 6
+    assert dom.count("<svg ") == 9
     assert "simulated verdicts" in page.read_text()
+
+
+def test_the_server_says_what_the_merged_student_says(night):
+    [student] = [path.parent for path in night.work.glob("students/*/manifest.json")]
+    served = json.loads((student / "served.json").read_text())
+    assert served["within"] is True
+    assert served["queries"] == 64
+    assert night.summaries()[-1]["served_parity"] == served
+
+
+def test_a_student_is_listed_with_its_figures_and_has_a_card_and_its_adapter(night):
+    [row] = json.loads(stillhouse("students", "--work", night.work, "--json").stdout)
+    summary = night.summaries()[-1]
+    assert (row["version"], row["serving"]) == (summary["student_model"], True)
+    assert row["f1"] == summary["student"]["f1"]
+    student = night.work / "students" / row["version"]
+    assert sorted(path.name for path in (student / "adapter").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    assert f"{summary['student']['f1']:.3f}" in (student / "README.md").read_text()
+
+
+def test_the_gate_gives_a_reason_for_each_of_its_seven_checks(night):
+    checks = night.summaries()[-1]["gate"]
+    names = ["rows", "teacher", "student", "invalid", "served", "latency", "general"]
+    assert [check["name"] for check in checks] == names
+    assert all(check["message"] for check in checks)
 
 
 def test_redis_down_at_publish_time_ends_the_night_and_leaves_the_release_as_it_was(night):

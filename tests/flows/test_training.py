@@ -124,5 +124,5 @@ def test_data_or_a_base_that_can_not_be_used_leaves_nothing(settings_for, tmp_pa
 
 
 def test_one_training_at_a_time_holds_the_work_folder(settings_for, tmp_path):
-    with alone_in(tmp_path / "work"), pytest.raises(BusyError, match="another training is running"):
+    with alone_in(tmp_path / "work"), pytest.raises(BusyError, match=r"another night is running in .*, or a training"):
         train_on_file(settings_for(tmp_path / "work"), "any.jsonl")
