@@ -50,7 +50,7 @@ class Thresholds:
 class Compared:
     """The night's student beside the one being served, on the same `queries`: the served one's score, and the difference
     F1(night's) - F1(served) with its interval. `by`: what both were scored against. Where there was nothing to compare,
-    `why_not` says why and the figures are None.
+    `why_not` says why and the figures are None; `forced`: it is the same student, and was forced past this comparison.
     """
 
     served: str | None
@@ -60,6 +60,7 @@ class Compared:
     score: Score | None = None
     difference: float | None = None
     interval: Interval | None = None
+    forced: bool = False
 
     def to_json(self) -> dict[str, object]:
         """A dict `json.dumps` takes."""
@@ -194,6 +195,11 @@ def _teacher(figures: Figures, thresholds: Thresholds) -> Check:
     if (gold := figures.teacher) is not None:
         what = f"no verdicts; the teacher's F1 is {gold.f1:.1%} on {gold.queries:,} gold queries, at least"
         advice = "review the sample, or better the teacher, its facts or its prompt"
+        if thresholds.teacher_f1 and gold.queries < LEAST:
+            message = (
+                f"{what} {gold.f1_interval[0]:.1%}; that is too few to tell by: review the sample, or give more gold"
+            )
+            return Check("teacher", False, gold.f1_interval[0], thresholds.teacher_f1, message, gold.f1_interval)
         return _at_least("teacher", gold.f1_interval[0], thresholds.teacher_f1, what, advice, gold.f1_interval)
     message = (
         f"nothing says how good the labels are; wanted a precision of at least {thresholds.teacher_precision:.1%} by "
@@ -220,6 +226,9 @@ def _student(figures: Figures, thresholds: Thresholds) -> Check:
         return _at_least("student", low, asked, what, advice, (low, high))
     if (agreed := figures.agreement) is not None:
         what = f"no gold; the student's F1 against the teacher's labels of {agreed.queries:,} queries is at least"
+        if asked and agreed.queries < LEAST:
+            message = f"{what} {agreed.f1_interval[0]:.1%}; that is too few to tell by, wanted {LEAST} or more"
+            return Check("student", False, agreed.f1_interval[0], asked, message, agreed.f1_interval)
         return _at_least("student", agreed.f1_interval[0], asked, what, advice, agreed.f1_interval)
     message = (
         f"the student was not measured; wanted at least {asked:.1%} of the teacher's F1. "
@@ -252,7 +261,8 @@ def _served(found: Compared | None, thresholds: Thresholds) -> Check:
         return Check("served", False, None, -delta, message, unit="points")
     if found.difference is None or found.interval is None:
         message = f"not compared with a student that is being served: {found.why_not}"
-        return Check("served", True, None, -delta, message, unit="points")
+        message += ", forced past this check" if found.forced else ""
+        return Check("served", not found.forced or delta >= 1, None, -delta, message, unit="points")
     (low, high), on = (
         found.interval,
         "gold queries" if found.by == "gold" else "of the teacher's labels, for want of gold",

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
-from math import exp
+from math import exp, isnan
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,8 @@ class Regression:
     @property
     def worst(self) -> float:
         """The greater of the two losses."""
-        return max(loss for loss in (self.accuracy_loss, self.perplexity_rise) if loss is not None)
+        losses = [loss for loss in (self.accuracy_loss, self.perplexity_rise) if loss is not None]
+        return max(losses, key=lambda loss: (isnan(loss), loss))  # what is no number is no pass
 
     @property
     def worst_interval(self) -> Interval | None:
@@ -125,6 +126,8 @@ def regression(before: Ability, after: Ability) -> Regression:
     """
     if len(before.right) != len(after.right) or before.tokens != after.tokens:
         raise InputError("general ability before and after: wanted the same questions and texts, in the same tokens")
+    if not before.right and sum(before.tokens) == 0:
+        raise InputError("nothing to measure general ability by: wanted questions, or texts of two tokens or more")
     loss, loss_interval = _accuracy_loss(np.array(before.right, float), np.array(after.right, float))
     rise, rise_interval = _perplexity_rise(
         np.array(before.nats), np.array(after.nats), np.array(before.tokens, dtype=float)

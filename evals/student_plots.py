@@ -21,7 +21,7 @@ def margins(checks: Sequence[Mapping[str, Any]]) -> Plot:
     """Each check's figure against its threshold (`Check.to_json`), on a scale of its own; what passes is shaded."""
     name, title = "margins", "Each check's figure against what the gate asks"
     shown = [one for one in checks if one["figure"] is not None and one["threshold"] is not None]
-    shown = [one for one in shown if one.get("unit", "share") != "count"]
+    shown = [one for one in shown if one.get("unit", "share") != "count" and one["name"] != "rows"]
     if not shown:
         return Plot(name, title, "", "Not drawn: the gate had no figure to hold against a threshold.")
     figure, axes = canvas(0.25 + 0.46 * len(shown))
@@ -174,9 +174,14 @@ def _share(part: int, whole: int) -> str:
     return f"{part / whole:.0%}" if whole else "none"
 
 
+def rows_words(rows: int | None) -> str:
+    """How many rows there were, as far as known."""
+    return "rows unknown" if rows is None else f"{rows:,} rows"
+
+
 @styled
 def comparisons(found: Sequence[Mapping[str, Any]]) -> Plot:
-    """F1 of students trained on other rows, with intervals: name, rows, f1, f1_interval, student_ahead_by (the first less this one)."""
+    """F1 of students trained on other rows: name, rows, f1, f1_interval, student_ahead_by (the first less this one)."""
     name, title = "comparisons", "What the labels are worth: students trained on other rows"
     if not found:
         return Plot(
@@ -193,7 +198,9 @@ def comparisons(found: Sequence[Mapping[str, Any]]) -> Plot:
             ha="center",
             fontsize=8.5,
         )
-    axes.set_yticks(range(len(found)), [f"{plain(one['name'])}\n{one['rows']:,} rows" for one in found], fontsize=9)
+    axes.set_yticks(
+        range(len(found)), [f"{plain(one['name'])}\n{rows_words(one['rows'])}" for one in found], fontsize=9
+    )
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")

@@ -152,8 +152,8 @@ def lookup(
 @app.command()
 def serve(
     profile: ProfileOption = "laptop",
-    host: Annotated[str | None, typer.Option(help="Loopback unless told. [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="[default: 8017]")] = None,
+    host: Annotated[str | None, typer.Option(help="Loopback unless told. \\[default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="\\[default: 8017]")] = None,
     work: WorkOption = None,
     set_: SetOption = None,
 ) -> None:

@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from evals.metrics import Pairs, difference_interval, score
 from flows.browse import night_folder
 from flows.evaluate import bands_of, dataset_of, trained_on
-from flows.fit import fit, quiet_libraries, recipe_of
+from flows.fit import fit, quiet_libraries
 from flows.night import SECRET, Night, begin_night
 from flows.people import answers_of, gold_of
 from flows.publish import head_of
@@ -22,7 +24,8 @@ from labels.errors import InputError
 from labels.files import read_json, read_manifest, write_json
 from labels.records import Label
 from labels.task import Task
-from student.dataset import read_dataset
+from student.dataset import Dataset, read_dataset
+from student.recipe import Recipe
 from student.selection import Selection
 
 EVERYTHING = Selection(temper=0, min_confidence=0, near=1, verified_weight=1)
@@ -45,10 +48,12 @@ def compare_students(settings: Settings) -> list[dict[str, Any]]:
         gold = tail_gold(night, student)
         quiet_libraries()
         told = {one.query for one in answers_of(night)}
-        rivals = {
-            "on unfiltered labels": rival(night, student, unfiltered(night.labels)),
-            "on people's verdicts alone": rival(night, student, [one for one in night.labels if one.query in told]),
+        datasets = {
+            "on people's verdicts alone": rows_for(night, [one for one in night.labels if one.query in told]),
+            "on unfiltered labels": rows_for(night, unfiltered(night.labels)),
         }
+        recipe = Recipe(**(read_manifest(student) or {})["recipe"])
+        rivals = {name: rival(night, recipe, student, dataset) for name, dataset in datasets.items() if dataset}
         rows = compared(night, {"the night's student": student, **rivals}, gold)
         write_json(folder / "summary.json", summary | {"comparisons": rows})
         report_night(night, summary | {"comparisons": rows}, student, head_of(night))
@@ -77,9 +82,19 @@ def unfiltered(labels: Sequence[Label]) -> list[Label]:
     return [replace(label, status="accepted") for label in labels if label.value]
 
 
-def rival(night: Night, student: Path, labels: Sequence[Label]) -> Path:
-    """A student of the same recipe on these labels and on what people answered of them, trained for as many steps."""
-    dataset, recipe = dataset_of_night(night, labels, EVERYTHING), recipe_of(night)
+def rows_for(night: Night, labels: Sequence[Label]) -> Dataset | None:
+    """The dataset of these labels and of what people answered of them; None, and why, where that is too little."""
+    try:
+        data = night.settings.student.data
+        everything = replace(EVERYTHING, replay=data.replay, replay_share=data.replay_share)
+        return dataset_of_night(night, labels, everything)
+    except InputError as error:
+        night.screen.say(f"  [yellow]left out of the comparison:[/] {escape(str(error))}")
+        return None
+
+
+def rival(night: Night, recipe: Recipe, student: Path, dataset: Dataset) -> Path:
+    """A student of the same recipe on this dataset, trained for as many steps."""
     ours = dataset_of(night, student)
     rows = sum(row.times for row in read_dataset(ours)) if ours else dataset.rows
     night.screen.say(f"  {dataset.rows:,} rows")

@@ -30,6 +30,7 @@ from student.dataset import read_dataset
 from student.near import near_duplicates
 
 LOAD_QUERIES = 1000
+SAME = "it is the one being served"
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,11 @@ def earlier_answers(
     """
     if served is None:
         return {}, "nothing is released yet"
-    if served.student == student.name:
-        return {}, "it is the one being served"
+    model = night.work / "students" / served.student
+    if student.name in (served.student, (read_manifest(model) or {}).get("quantised_from")):
+        return {}, SAME
     if served.task != night.task.name:
         return {}, f"release {served.release} answers another task, {served.task}"
-    model = night.work / "students" / served.student
     known = near_duplicates(list(queries), trained_on(night, model))
     clean = [query for query, near in zip(queries, known, strict=True) if not near]
     if not clean:
@@ -128,7 +129,8 @@ def compare(
 ) -> Compared:
     """The student's answers beside the `earlier` ones of the student being served, on the queries of the latter."""
     if not served or not earlier:
-        return Compared(served.student if served else None, why_not)
+        forced = served is not None and why_not == SAME and "served" in served.forced
+        return Compared(served.student if served else None, why_not, forced=forced)
     ours: Pairs = [(given[query], wanted[query]) for query in earlier]
     theirs: Pairs = [(answer, wanted[query]) for query, answer in earlier.items()]
     found = score(theirs)

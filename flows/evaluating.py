@@ -6,7 +6,7 @@ from typing import Any
 
 from evals.gold import find_gold
 from evals.metrics import score
-from flows.evaluate import gold_slices, seen_in, trained_on
+from flows.evaluate import dataset_of, gold_slices, seen_in, trained_on
 from flows.night import Night
 from flows.publish import serving
 from flows.screen import Screen
@@ -35,17 +35,21 @@ def evaluate_student(settings: Settings, data: str | None, student: str | None, 
         night = Night("evaluate", settings, Screen(), own)
         model = find_student(night, student)
         gold = find_gold(source, settings.gold.query, night.task)
+        known = student == BASE or dataset_of(night, model) is not None
+        if not known:
+            night.screen.say("  [yellow]what it was trained on is gone:[/] queries that it saw may be among these")
         clean = without_trained(gold, trained_on(night, model))
+        general = general_loss(night, model) if student != BASE else None  # first: it serves the base alone
         given, invalid, _ = student_answers(night, model, list(clean))
         found = score([(given[query], right) for query, right in clean.items()])
         parts = gold_slices(night.task, clean, given, None, seen_in(night, model))
-        general = general_loss(night, model) if student != BASE else None
         summary = {
             "student": model.name,
             "data": source,
             "task": settings.task,
             "queries": len(clean),
             "left_out": len(gold) - len(clean),
+            "trained_on_known": known,
             "invalid_rate": round(invalid, 4),
             "score": found.to_json(),
             "slices": [part.to_json() for part in parts],

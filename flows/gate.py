@@ -1,5 +1,7 @@
 """Stage: whether the night's evidence lets its release through."""
 
+from rich.markup import escape
+
 from evals.gate import Check, Figures, Thresholds, gate
 from evals.judge import Judgement
 from flows.evaluate import Measured
@@ -30,5 +32,5 @@ def pass_gate(night: Night, counts: Counts, judgement: Judgement | None, measure
     checks = gate(figures, thresholds)
     for check in checks:
         mark = "[green]pass[/]" if check.passed else "[red]FAIL[/]"
-        night.screen.say(f"  {mark} {check.message}")
+        night.screen.say(f"  {mark} {escape(check.message)}")
     return checks

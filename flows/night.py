@@ -18,7 +18,7 @@ from evals.gold import read_gold
 from flows.screen import Screen
 from flows.settings import Settings
 from labels.errors import BusyError, SettingsError
-from labels.files import write_text
+from labels.files import read_manifest, write_text
 from labels.guardrails import guardrails_of
 from labels.records import Label
 from labels.services import stop_unused
@@ -83,7 +83,8 @@ class Night:
         from student.serve import served_student
 
         s = self.settings.student
-        service = served_student(model, self.work / "services", s.server, s.dtype, s.start_seconds)
+        dtype = (read_manifest(model) or {}).get("dtype", s.dtype)  # the type it was merged in and held against
+        service = served_student(model, self.work / "services", s.server, dtype, s.start_seconds)
         with self.screen.waiting(f"starting vLLM with {model.name}"):
             return self.open.enter_context(service)
 

@@ -126,7 +126,8 @@ def student_of(settings: Settings, release: Release) -> Iterator[str]:
     if not read_manifest(model):
         raise ServiceError(f"release {release.release} wants {release.student}, which is not in {model.parent}")
     s = settings.student
-    with served_student(model, settings.folder / "services", s.server, s.dtype, s.start_seconds) as url:
+    dtype = (read_manifest(model) or {}).get("dtype", s.dtype)
+    with served_student(model, settings.folder / "services", s.server, dtype, s.start_seconds) as url:
         yield url
 
 

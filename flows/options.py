@@ -13,7 +13,7 @@ from flows.settings import Settings, load_settings, parse_sets
 
 ProfileOption = Annotated[str, typer.Option(help="laptop, single-gpu, production, or the path of a .toml file.")]
 WorkOption = Annotated[
-    str | None, typer.Option(help="The work folder: all state lies there. [default: stillhouse-data]")
+    str | None, typer.Option(help="The work folder: all state lies there. \\[default: stillhouse-data]")
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any setting, e.g. log.query=search_term.")

@@ -63,8 +63,9 @@ def held_out(night: Night) -> set[str]:
 
 
 def measuring(night: Night) -> set[str]:
-    """Once there are labels: what is held out, and without a gold file the labels that a student is compared on too."""
-    return held_out(night) | (set() if night.gold else set(agreement_queries(night)))
+    """Once there are labels: what is held out, and where no gold is of tonight's log the labels a student is compared on."""
+    found = not night.gold.keys().isdisjoint(night.queries()["query"].to_pylist())
+    return held_out(night) | (set() if found else set(agreement_queries(night)))
 
 
 def agreement_queries(night: Night) -> list[str]:

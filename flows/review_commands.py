@@ -17,8 +17,8 @@ review_commands = typer.Typer(
 def review(
     context: typer.Context,
     profile: ProfileOption = "laptop",
-    host: Annotated[str | None, typer.Option(help="Loopback unless told. [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="[default: 8018]")] = None,
+    host: Annotated[str | None, typer.Option(help="Loopback unless told. \\[default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="\\[default: 8018]")] = None,
     work: WorkOption = None,
     open_: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the first reviewer's page in the browser.")

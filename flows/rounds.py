@@ -136,13 +136,15 @@ def train_in_rounds(night: Night, dev: Mapping[str, Task], train: Train) -> Roun
 def dev_split(night: Night) -> dict[str, Task]:
     """What rounds are measured on: of the dev split, which never is gold, people's answers and accepted labels.
 
-    Nothing where there is one round alone: then these queries train.
+    Nothing where there is one round alone, as there is with too few of them: then these queries train.
     """
     if night.settings.student.rounds.most == 1:
         return {}
     said = {one.query: str(one.value) for one in night.labels if one.status == "accepted" and one.value}
     said |= {one.query: str(one.value) for one in answers_of(night)}
     ours = [query for query in said if split_of(query) == "dev" and query not in night.gold]
+    if len(ours) < LEAST_DEV:
+        return {}
     return {query: night.task.parse(said[query]) for query in sorted(ours, key=lambda one: digest("dev", one))[:DEV]}
 
 
@@ -170,8 +172,9 @@ class Asker:
 
     def measure(self, student: Path) -> Score:
         """The student's guarded answers against the dev split."""
-        night, queries = self.night, sorted(self.dev)
-        kept = night.work / "evaluations" / f"{digest('dev', student.name, night.task.version(), queries)}.json"
+        night, queries, s = self.night, sorted(self.dev), self.night.settings.student
+        asked = digest("dev", student.name, night.task.version(), queries, s.dtype, s.max_tokens, s.server)
+        kept = night.work / "evaluations" / f"{asked}.json"
         if not kept.exists():
             write_json(kept, asyncio.run(self._answers(self._url(student), student.name, queries)))
         said: dict[str, str | None] = json.loads(kept.read_text(encoding="utf-8"))

@@ -98,7 +98,7 @@ def _kept(night: Night, model: Path, what: str, *depends: object) -> Path:
     ours = model.parent == night.work / "students"  # named by what it was made from, and its answers outlive it
     name = model.name if ours else model_identity(str(model)).replace("/", "--")
     s = night.settings.student
-    return night.work / "evaluations" / name / f"{what}-{digest(s.dtype, s.max_tokens, *depends)}.json"
+    return night.work / "evaluations" / name / f"{what}-{digest(s.dtype, s.max_tokens, s.server, *depends)}.json"
 
 
 def _client(night: Night, model: Path, connections: int = AT_ONCE) -> StudentClient:

@@ -1,12 +1,13 @@
 """The commands about students: train, evaluate, compare, students. Heavy imports come after parsing, as in flows/cli.py."""
 
+import shlex
 from typing import Annotated
 
 import typer
 
 from flows.options import JsonOption, ProfileOption, SetOption, WorkOption, out, settings_of, show
 
-TaskOption = Annotated[str | None, typer.Option(help="The task, as module:Class. [default: the profile's]")]
+TaskOption = Annotated[str | None, typer.Option(help="The task, as module:Class. \\[default: the profile's]")]
 DataOption = Annotated[
     str | None,
     typer.Option(help="Right answers: a file with a query column and the task's fields, or a `datasets` name."),
@@ -35,13 +36,14 @@ def train(
     found = train_on_file(settings, data)
     show(found, as_json, lambda: answer_table({name: value for name, value in found.items() if name != "next"}))
     if not as_json:
-        out.print(f"Measure it next:\n  {found['next']}", soft_wrap=True)
+        same = [*(["--profile", profile] if profile != "laptop" else []), *(f"--set={pair}" for pair in set_ or [])]
+        out.print(f"Measure it next:\n  {found['next']} {shlex.join(same)}".rstrip(), soft_wrap=True, markup=False)
 
 
 def evaluate(
     data: DataOption = None,
     student: Annotated[
-        str | None, typer.Option(help="A version of [bold]stillhouse students[/], or base. [default: the one served]")
+        str | None, typer.Option(help="A version of [bold]stillhouse students[/], or base. \\[default: the one served]")
     ] = None,
     latency: Annotated[bool, typer.Option("--latency", help="Measure p50 and p99 too.")] = False,
     profile: ProfileOption = "laptop",

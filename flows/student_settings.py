@@ -1,6 +1,6 @@
 """Settings of the student: its data, its training, what may follow that, and how it is measured and let through."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -127,8 +127,10 @@ class StudentSettings(Section):
 
     @model_validator(mode="after")
     def _shares(self) -> Self:
-        if self.share_prefix and (self.packing or self.gradient_checkpointing):
-            raise ValueError("share_prefix needs packing = false and gradient_checkpointing = false: it keeps a cache")
+        if self.share_prefix and self.packing:
+            raise ValueError("share_prefix and packing both lay rows out; wanted one of them")
+        if self.packing and self.order == "easy_to_hard":
+            raise ValueError("packing sorts rows by length; order = easy_to_hard needs packing = false")
         return self
 
 
@@ -137,7 +139,7 @@ class EvaluateSettings(Section):
     general instruction rows with their answers, asked of the base and of the student (what it forgot).
     """
 
-    concurrency: list[int] = Field([1, 8, 64])
+    concurrency: list[Annotated[int, Field(ge=1)]] = Field([1, 8, 64], min_length=1)
     requests: int = Field(200, ge=1)
     general: str | None = None
 

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from rich.markup import escape
 
 from cache.client import connect
 from cache.publish import current_release, standing
@@ -12,7 +15,7 @@ from evals.metrics import Interval, Score
 from flows.evaluate import Measured, dataset_of, measure, variant_checks
 from flows.night import Night
 from flows.online import redis_client
-from flows.served import passing
+from flows.served import kept_answers, passing, student_answers, student_latency
 from flows.settings import Settings
 from labels.errors import EngineError, ServiceError
 from labels.files import read_manifest
@@ -66,7 +69,13 @@ def evaluate_student(night: Night, student: Path, before: Release | None) -> tup
     with passing(night) as apart:
         measured = measure(apart, student, before)
     record_student(night, student, measured)
-    return *choose_variant(night, student), measured
+    shipped, checks = choose_variant(night, student)
+    if shipped != student:  # what is gated is what is served
+        asked = sorted(kept_answers(night, shipped))
+        latency = student_latency(night, shipped, asked)  # first: nothing is in the server's cache yet
+        _, invalid, _ = student_answers(night, shipped, asked)
+        measured = replace(measured, latency=latency, invalid_rate=invalid, answers=len(asked))
+    return shipped, checks, measured
 
 
 def record_student(night: Night, student: Path, measured: Measured) -> None:
@@ -143,13 +152,13 @@ def choose_variant(night: Night, student: Path) -> tuple[Path, list[Check]]:
             [check] = variant_checks(night, student, {name: variant})
             checks.append(check)
             on = "the same gold, else the teacher's labels"
-            _record(night, variant, [_figure("recall over the student's", check.figure or 0.0, on, check.interval)])
+            _record(night, variant, [_figure("recall less the student's", check.figure or 0.0, on, check.interval)])
         except (ServiceError, EngineError) as error:
             why = str(error).partition("\n")[0].rstrip(":")  # the log's end follows: it lies beside
             drop = -night.settings.gate.recall_drop
             checks.append(Check(name, False, None, drop, f"{name} could not be served: {why}", unit="points"))
     for check in checks:
-        night.screen.say(f"  {'[green]may be shipped[/]' if check.passed else 'not shipped'}: {check.message}")
+        night.screen.say(f"  {'[green]may be shipped[/]' if check.passed else 'not shipped'}: {escape(check.message)}")
     fit = [variants[check.name] for check in checks if check.passed]
     return min(fit, key=_size, default=student), checks
 
@@ -165,7 +174,7 @@ def collect_students(night: Night, *spared: Path) -> list[str]:
     with closing(connect(night.redis_url)) as client:
         named = {release.student for release in standing(client)} | {model.name for model in spared}
     keep = night.settings.student.keep
-    gone = collect(night.work / "students", night.work / "adapters", keep, named)
+    gone = collect(night.work / "students", night.work / "adapters", night.work / "bases", keep, named)
     if gone:
         night.screen.say(
             f"  removed {', '.join(gone)}: {keep} students are kept beside those of releases (student.keep)"

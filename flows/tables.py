@@ -58,7 +58,7 @@ def evaluation_table(found: dict[str, Any]) -> Group:
     left = (
         f" ({found['left_out']:,} more left out: the student was trained on them, or near)" if found["left_out"] else ""
     )
-    title = f"[bold]{_plain(found['student'])}[/] on {_plain(found['data'])}: {found['queries']:,} queries{left}"
+    title = f"[bold]{plain(found['student'])}[/] on {plain(found['data'])}: {found['queries']:,} queries{left}"
     size, score = found["size"], found["score"]
     scores = Table("", "precision", "recall", "F1", "95% interval", box=box.SIMPLE)
     for name, part in {"all fields": score, **score["by_field"]}.items():
@@ -85,7 +85,7 @@ def evaluation_table(found: dict[str, Any]) -> Group:
             if general[f"{what}_before"] is not None:
                 figures = f"{general[f'{what}_before']:.3f} before, {general[f'{what}_after']:.3f} after"
                 facts.add_row(f"general {what}", f"{figures}: a {change} of {general[f'{what}_{change}']:.1%}")
-    facts.add_row("written to", _plain(found["file"]))
+    facts.add_row("written to", plain(found["file"]))
     return Group(title, scores, slices, facts)
 
 
@@ -130,7 +130,7 @@ def forecast_table(forecast: dict[str, Any]) -> Group:
     """What a labelling run would ask: whole prompts, then tokens, time and cost."""
     prompts = []
     for number, prompt in enumerate(forecast["prompts"], 1):
-        said = "\n".join(f"[bold]{message['role']}[/]\n{_plain(message['content'])}" for message in prompt["messages"])
+        said = "\n".join(f"[bold]{message['role']}[/]\n{plain(message['content'])}" for message in prompt["messages"])
         prompts.append(Panel(said, title=f"prompt {number} of {forecast['to_ask']:,}: {prompt['tokens']} tokens"))
     table = Table(box=box.SIMPLE, show_header=False)
     table.add_column(style="bold", no_wrap=True)
@@ -160,8 +160,9 @@ def rows_table(rows: list[dict[str, Any]]) -> Table:
 def _cell(value: object) -> str:
     """Text from the log is hostile: no markup, no control characters (which could drive the terminal)."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return _plain(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…")
+    return plain(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Hostile text as the terminal may have it: no markup, no control characters."""
     return escape("".join(char if char.isprintable() or char == "\n" else "�" for char in text))

@@ -10,6 +10,8 @@ from flows.night import Night, alone_in
 from flows.people import held_out
 from flows.screen import Screen
 from flows.settings import DEFAULT_WORK, Settings
+from flows.tables import plain
+from labels.errors import SettingsError
 from labels.files import digest
 from labels.guardrails import check_all
 from labels.models import model_identity
@@ -29,6 +31,10 @@ def train_on_file(settings: Settings, data: str) -> dict[str, Any]:
     next. Raises InputError where the data can't be read or leave too little to learn from, EngineError where the base
     can't be used, BusyError where a night holds the work folder.
     """
+    if settings.student.pretrain.epochs or settings.student.rounds.most > 1:
+        raise SettingsError(
+            "student.pretrain and student.rounds take a night's log and labels; train on a file without them"
+        )
     with alone_in(settings.folder):
         night = Night("train", settings, Screen())
         recipe = recipe_of(night)
@@ -90,9 +96,9 @@ def warn(night: Night, recipe: Recipe, answers: Mapping[str, Task]) -> None:
     if refused:
         night.screen.say(
             f"  [yellow]{len(refused):,} of the {len(answers):,} right answers would not pass the task's guardrails,[/] "
-            f"so a student that gives them is not heard: {refused[0]}"
+            f"so a student that gives them is not heard: {plain(str(refused[0]))}"
         )
-    tokenizer = AutoTokenizer.from_pretrained(recipe.base, revision=recipe.revision)
+    tokenizer = AutoTokenizer.from_pretrained(recipe.base, revision=recipe.revision, trust_remote_code=False)
     texts = [answer.to_json() for answer in answers.values()]
     lengths = [len(ids) + 1 for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     most = night.settings.student.max_tokens

@@ -127,7 +127,8 @@ class Release:
 
     def to_json(self) -> str:
         """JSON, as Redis and the release history hold it."""
-        return json.dumps({name: getattr(self, name) for name in self.__slots__})
+        told = {name: getattr(self, name) for name in self.__slots__}
+        return json.dumps({name: value for name, value in told.items() if name != "forced" or value})
 
 
 def label_identity(task: type[Task], query: str, model: str, prompt: str) -> str:

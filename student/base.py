@@ -1,5 +1,6 @@
 """The model a student is made from, and its tokenizer."""
 
+import os
 from typing import Any
 
 from labels.errors import EngineError
@@ -27,6 +28,8 @@ def load_base(recipe: Recipe, dtype: str | None = None) -> tuple[Any, Any]:
             bnb_4bit_compute_dtype=precision,
             bnb_4bit_use_double_quant=True,
         )
+    if recipe.quantise_base and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # 4-bit weights go to the current device at once
     try:
         _check_architecture(recipe)
         tokenizer = AutoTokenizer.from_pretrained(recipe.base, revision=recipe.revision, trust_remote_code=False)

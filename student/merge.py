@@ -87,6 +87,9 @@ def merge(
             f"{same_answers:.1%} of answers, wanted {SAME_ANSWERS:.0%}; set student.dtype to a wider type"
         )
     write_reference(folder, queries, prompts, answers, spoken, after)
+    parameters = sum(p.numel() for p in saved.parameters())
+    del saved
+    _device()  # its server wants the memory next
     made_from = read_manifest(adapter) or {}
     write_manifest(
         folder,
@@ -106,7 +109,7 @@ def merge(
             "cast_same_answers": same_answers,
             "served_bounds": asdict(BOUNDS[recipe.dtype]),
         },
-        parameters=sum(p.numel() for p in saved.parameters()),
+        parameters=parameters,
         created=now(),
     )
     return folder, True

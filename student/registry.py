@@ -69,11 +69,11 @@ def figures_of(metrics: Mapping[str, Any] | None) -> list[Figure]:
     return [Figure(**one) for one in metrics["figures"]] if metrics else []
 
 
-def collect(root: Path, adapters: Path, keep: int, named: set[str]) -> list[str]:
+def collect(root: Path, adapters: Path, bases: Path, keep: int, named: set[str]) -> list[str]:
     """Remove the oldest students beyond `keep` that are not `named` (by releases); returns their versions.
 
     A quantised variant counts with the student it was made of, and goes with it unless it is named itself. Adapters that
-    only those had used go too, and what unfinished attempts left.
+    only those had used go too, `bases` (pretrained further) that no student is left of, and what unfinished attempts left.
     """
     there = students(root)
     families = {one.version: one.quantised_from or one.version for one in there}
@@ -88,6 +88,10 @@ def collect(root: Path, adapters: Path, keep: int, named: set[str]) -> list[str]
     for folder in root.glob("student-*"):
         if not (folder / MANIFEST).exists():
             shutil.rmtree(folder)
+    used = {Path(str(one.manifest.get("recipe", {}).get("base"))).name for one in there if one not in removed}
+    for folder in bases.glob("*"):
+        if folder.name not in used:
+            _remove(folder)
     return [one.version for one in removed]
 
 

@@ -151,7 +151,7 @@ def _message(given: object) -> Message:
         content.encode()
     except UnicodeEncodeError:
         raise InputError("a text holds half a surrogate pair") from None
-    return {"role": role, "content": content}
+    return {"role": role, "content": content.strip()}  # a template's own line ends stay tokens of their own
 
 
 def _characters(replay: Replay) -> int:

@@ -22,6 +22,7 @@ from student.history import write_history
 from student.preflight import IGNORED, check_rows, rows_of
 from student.recipe import Progress, Recipe, Step
 from student.sequences import Tokens, in_order, prompts_alone, tokens_of
+from student.watch import one_device
 
 PREFLIGHT_BATCHES = 4
 SAVE_STEPS = 200
@@ -164,14 +165,14 @@ def _trainer(recipe: Recipe, model: Any, tokenizer: Any, rows: Sequence[Tokens],
     trainer = StudentTrainer(
         share_prefix=recipe.share_prefix,
         model=model,
-        args=config,
+        args=one_device(config),
         train_dataset=data,
         processing_class=tokenizer,
         peft_config=lora,
     )
     if recipe.quantise_base:  # TRL makes all that is trained bfloat16, whatever the rest computes in
         for weight in filter(lambda each: each.requires_grad, trainer.model.parameters()):
-            weight.data = weight.data.to(getattr(torch, recipe.dtype))
+            weight.data = weight.data.to(torch.bfloat16 if recipe.dtype == "bfloat16" else torch.float32)
     trainer.remove_callback(PrinterCallback)  # the losses are kept in the adapter's folder
     return trainer
 

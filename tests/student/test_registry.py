@@ -46,7 +46,7 @@ def left(house):
 
 
 def gone(house, keep, *named):
-    return collect(house / "students", house / "adapters", keep, {f"student-{one}" for one in named})
+    return collect(house / "students", house / "adapters", house / "bases", keep, {f"student-{one}" for one in named})
 
 
 def test_students_are_listed_oldest_first_and_only_finished_ones(house):
@@ -152,3 +152,12 @@ def test_what_the_card_says_of_loading_it_is_so(student):
 def test_only_a_finished_student_has_metrics(tmp_path):
     with pytest.raises(InputError, match=f"it has no {MANIFEST}"):
         record_metrics(tmp_path, "n1", FIGURES, {})
+
+
+def test_a_pretrained_base_goes_when_no_student_of_it_is_left(house):
+    for day, base in ((1, "b1"), (8, "b8")):
+        write_manifest(house / "bases" / base)
+        made = house / "students" / f"student-{day}"
+        write_manifest(made, **(read_manifest(made) or {}) | {"recipe": {"base": str(house / "bases" / base)}})
+    gone(house, 1)
+    assert [base.name for base in (house / "bases").iterdir()] == ["b8"]
