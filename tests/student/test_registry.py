@@ -159,5 +159,5 @@ def test_a_pretrained_base_goes_when_no_student_of_it_is_left(house):
         write_manifest(house / "bases" / base)
         made = house / "students" / f"student-{day}"
         write_manifest(made, **(read_manifest(made) or {}) | {"recipe": {"base": str(house / "bases" / base)}})
-    gone(house, 1)
+    gone(house, 2)
     assert [base.name for base in (house / "bases").iterdir()] == ["b8"]
