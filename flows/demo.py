@@ -19,6 +19,7 @@ COMMANDS = (
     'stillhouse lookup "verdant machine smoothie"',
     "stillhouse report",
     "stillhouse review",
+    "stillhouse compare",
     'stillhouse labels "SELECT status, count(*) FROM labels GROUP BY status"',
 )
 
