@@ -3,7 +3,7 @@
 import gc
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,51 +44,11 @@ def merge(
     the manifest, with the bounds that the served model must keep. Raises ParityError, leaving no model, where it is out
     of bounds, and OSError where it can't be written.
     """
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
     folder = root / f"student-{digest(adapter.name, recipe.dtype, LAYOUT)}"
     if read_manifest(folder):
         return folder, False
-    base, tokenizer = load_base(recipe, dtype="float32")
-    tuned = PeftModel.from_pretrained(base, adapter).to(_device()).eval()
-    padding = tokenizer.pad_token_id
-    prompts = prompts_of(task, tokenizer, queries)
-    answers = greedy(tuned, prompts, padding, max_tokens)
-    sequences = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
-    before = list(logits(tuned, sequences, padding))
-    try:
-        merged = tuned.merge_and_unload(safe_merge=True)
-    except ValueError as error:  # PEFT found a NaN or an infinity
-        raise ParityError(
-            f"the adapter {adapter} can't be merged: {error}; remove that folder to train again"
-        ) from error
-    drift = _difference(before, logits(merged, sequences, padding))
-    if not drift <= MERGE_BOUND:
-        raise ParityError(
-            f"the merged model's logits differ from its adapter's by {drift:.2g}, allowed {MERGE_BOUND:g}"
-        )
-    fresh_folder(folder)
-    with as_os_error(folder):
-        merged.to("cpu", getattr(torch, recipe.dtype)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    _copy_adapter(adapter, folder / ADAPTER)
-    del base, tuned, merged
-    saved: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    saved = saved.to(_device()).eval()
-    after = list(logits(saved, sequences, padding))
-    spoken = greedy(saved, prompts, padding, max_tokens)
-    same = _share(bool(here) for a, b in zip(before, after, strict=True) for here in a.argmax(-1) == b.argmax(-1))
-    same_answers = _share(a == b for a, b in zip(answers, spoken, strict=True))
-    if not (same >= SAME_TOKENS and same_answers >= SAME_ANSWERS):
-        raise ParityError(
-            f"cast to {recipe.dtype} the student keeps {same:.1%} of next tokens, wanted {SAME_TOKENS:.0%}, and "
-            f"{same_answers:.1%} of answers, wanted {SAME_ANSWERS:.0%}; set student.dtype to a wider type"
-        )
-    write_reference(folder, queries, prompts, answers, spoken, after)
-    parameters = sum(p.numel() for p in saved.parameters())
-    del saved
+    said, drift = _fold(task, recipe, adapter, queries, folder, max_tokens)
+    cast, parameters = _weigh(recipe, queries, folder, said, max_tokens)
     _device()  # its server wants the memory next
     made_from = read_manifest(adapter) or {}
     write_manifest(
@@ -101,18 +61,89 @@ def merge(
         dtype=recipe.dtype,
         parity={
             "queries": len(queries),
-            "tokens": sum(map(len, sequences)),
+            "tokens": sum(map(len, said.sequences)),
             "max_logit_difference": drift,
             "bound": MERGE_BOUND,
-            "cast_max_logit_difference": _difference(before, after),
-            "cast_same_next_token": same,
-            "cast_same_answers": same_answers,
+            **cast,
             "served_bounds": asdict(BOUNDS[recipe.dtype]),
         },
         parameters=parameters,
         created=now(),
     )
     return folder, True
+
+
+@dataclass(frozen=True)
+class _Said:
+    """Prompts, what the adapter answers by itself (token ids), and its logits over both."""
+
+    prompts: list[list[int]]
+    answers: list[list[int]]
+    logits: list[Any]
+    padding: int
+
+    @property
+    def sequences(self) -> list[list[int]]:
+        return [prompt + answer for prompt, answer in zip(self.prompts, self.answers, strict=True)]
+
+
+def _fold(
+    task: type[Task], recipe: Recipe, adapter: Path, queries: Sequence[str], folder: Path, max_tokens: int
+) -> tuple[_Said, float]:
+    """Write the merged weights, cast, with tokenizer and adapter; what the adapter said, and how far the merge is from it."""
+    import torch
+    from peft import PeftModel
+
+    base, tokenizer = load_base(recipe, dtype="float32")
+    tuned = PeftModel.from_pretrained(base, adapter).to(_device()).eval()
+    padding = tokenizer.pad_token_id
+    prompts = prompts_of(task, tokenizer, queries)
+    said = _Said(prompts, greedy(tuned, prompts, padding, max_tokens), [], padding)
+    said.logits.extend(logits(tuned, said.sequences, padding))
+    try:
+        merged = tuned.merge_and_unload(safe_merge=True)
+    except ValueError as error:  # PEFT found a NaN or an infinity
+        raise ParityError(
+            f"the adapter {adapter} can't be merged: {error}; remove that folder to train again"
+        ) from error
+    drift = _difference(said.logits, logits(merged, said.sequences, padding))
+    if not drift <= MERGE_BOUND:
+        raise ParityError(
+            f"the merged model's logits differ from its adapter's by {drift:.2g}, allowed {MERGE_BOUND:g}"
+        )
+    fresh_folder(folder)
+    with as_os_error(folder):
+        merged.to("cpu", getattr(torch, recipe.dtype)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _copy_adapter(adapter, folder / ADAPTER)
+    return said, drift
+
+
+def _weigh(
+    recipe: Recipe, queries: Sequence[str], folder: Path, said: _Said, max_tokens: int
+) -> tuple[dict[str, float], int]:
+    """What the cast cost of what the adapter said, kept as the reference for servers; and the model's parameters."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    saved: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    saved = saved.to(_device()).eval()
+    after = list(logits(saved, said.sequences, said.padding))
+    spoken = greedy(saved, said.prompts, said.padding, max_tokens)
+    same = _share(bool(here) for a, b in zip(said.logits, after, strict=True) for here in a.argmax(-1) == b.argmax(-1))
+    same_answers = _share(a == b for a, b in zip(said.answers, spoken, strict=True))
+    if not (same >= SAME_TOKENS and same_answers >= SAME_ANSWERS):
+        raise ParityError(
+            f"cast to {recipe.dtype} the student keeps {same:.1%} of next tokens, wanted {SAME_TOKENS:.0%}, and "
+            f"{same_answers:.1%} of answers, wanted {SAME_ANSWERS:.0%}; set student.dtype to a wider type"
+        )
+    write_reference(folder, queries, said.prompts, said.answers, spoken, after)
+    cast = {
+        "cast_max_logit_difference": _difference(said.logits, after),
+        "cast_same_next_token": same,
+        "cast_same_answers": same_answers,
+    }
+    return cast, sum(p.numel() for p in saved.parameters())
 
 
 def _device() -> str:
