@@ -1,4 +1,4 @@
-"""Two workers share the tests, file by file; files that share a costly fixture go to one of them, and begin first."""
+"""Workers share the tests, file by file; files that share a costly fixture go to one of them, and begin first."""
 
 from pathlib import PurePosixPath
 
