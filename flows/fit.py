@@ -12,7 +12,7 @@ from student.dataset import read_dataset
 from student.job import train_by_accelerate
 from student.merge import merge
 from student.recipe import Progress, Recipe, Step
-from student.train import train_adapter
+from student.train import adapter_folder, train_adapter
 
 PARITY_QUERIES = 64
 LINES = 10
@@ -29,11 +29,13 @@ def recipe_of(night: Night) -> Recipe:
 def fit(night: Night, recipe: Recipe, dataset: Path, parent: str | None) -> Path:
     """The folder of the merged student that `recipe` makes of a finished dataset. `parent`: the student served now."""
     adapters, config = night.work / "adapters", night.settings.student.accelerate
-    with shown(night, "training the student (LoRA)") as progress:
-        if config:
-            adapter, trained = train_by_accelerate(Path(config), night.task, recipe, dataset, adapters, progress)
-        else:
-            adapter, trained = train_adapter(night.task, recipe, dataset, adapters, progress)
+    adapter = adapter_folder(recipe, dataset, adapters)
+    if trained := not read_manifest(adapter):
+        with shown(night, "training the student (LoRA)") as progress:
+            if config:
+                train_by_accelerate(Path(config), night.task, recipe, dataset, adapters, progress)
+            else:
+                train_adapter(night.task, recipe, dataset, adapters, progress)
     adapter = after_training(night, recipe, adapter, dataset)
     queries = sorted((row.query for row in read_dataset(dataset)), key=lambda query: digest("parity", query))
     tokens = night.settings.student.max_tokens
