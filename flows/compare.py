@@ -10,10 +10,10 @@ from rich.markup import escape
 
 from evals.metrics import Pairs, difference_interval, score
 from flows.browse import night_folder
-from flows.evaluate import bands_of, dataset_of, trained_on
+from flows.evaluate import bands_of, dataset_of, gold_of_log
 from flows.fit import fit, quiet_libraries
 from flows.night import SECRET, Night, begin_night
-from flows.people import answers_of, gold_of
+from flows.people import answers_of
 from flows.publish import head_of
 from flows.report import report_night
 from flows.screen import Screen
@@ -70,8 +70,8 @@ def as_it_was(settings: Settings, folder: Path) -> Settings:
 
 def tail_gold(night: Night, student: Path) -> dict[str, Task]:
     """The gold that students are measured by: outside the head. Raises InputError where there is none."""
-    tail = {query for query, band in bands_of(night).items() if band != "head"}
-    gold = {query: right for query, right in gold_of(night, trained_on(night, student), tail).items() if query in tail}
+    bands = bands_of(night)
+    gold = {query: right for query, right in gold_of_log(night, student).items() if bands[query] != "head"}
     if not gold:
         raise InputError("there is no gold to compare students on; name some by gold.path, or have people verify more")
     return gold

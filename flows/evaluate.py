@@ -63,9 +63,8 @@ def measure(night: Night, student: Path, served: Release | None) -> Measured:
     The earlier student and the base, where they must be asked, are served one at a time and before this one.
     """
     answers, bands = teacher_answers(night), bands_of(night)
-    right = gold_of(night, trained_on(night, student), {query for query, band in bands.items() if band != "head"})
-    gold = {query: right[query] for query in bands if query in right}
-    wanted = gold or {query: label for query in agreement_queries(night) if (label := answers[query])}
+    gold = gold_of_log(night, student)
+    wanted = gold or agreed_labels(night)
     tail = [query for query in wanted if bands[query] != "head"] or list(wanted)
     earlier, why_not = earlier_answers(night, student, served, tail)
     general = general_loss(night, student)
@@ -169,10 +168,7 @@ def variant_checks(night: Night, student: Path, variants: Mapping[str, Path]) ->
     """Which quantised variants (name -> model folder) may be shipped in the student's place, by recall on the same gold;
     without gold on the teacher's labels. Each is served alone.
     """
-    answers, bands = teacher_answers(night), bands_of(night)
-    right = gold_of(night, trained_on(night, student), {query for query, band in bands.items() if band != "head"})
-    wanted = {query: right[query] for query in bands if query in right}
-    wanted = wanted or {query: label for query in agreement_queries(night) if (label := answers[query])}
+    wanted = gold_of_log(night, student) or agreed_labels(night)
     given, _, _ = student_answers(night, student, list(wanted))
     whole: Pairs = [(given[query], gold) for query, gold in wanted.items()]
     found = []
@@ -183,6 +179,19 @@ def variant_checks(night: Night, student: Path, variants: Mapping[str, Path]) ->
         difference = score(pairs).recall - score(whole).recall
         found.append(Variant(name, score(pairs), difference, difference_interval(pairs, whole, figure="recall")))
     return candidates(found, night.settings.gate.recall_drop)
+
+
+def gold_of_log(night: Night, student: Path) -> dict[str, Task]:
+    """The gold of tonight's queries that this student is measured by; empty where there is none."""
+    bands = bands_of(night)
+    right = gold_of(night, trained_on(night, student), {query for query, band in bands.items() if band != "head"})
+    return {query: right[query] for query in bands if query in right}
+
+
+def agreed_labels(night: Night) -> dict[str, Task]:
+    """Without gold: the teacher's labels that never trained, to compare the student with."""
+    answers = teacher_answers(night)
+    return {query: label for query in agreement_queries(night) if (label := answers[query])}
 
 
 def dataset_of(night: Night, student: Path) -> Path | None:

@@ -1,22 +1,19 @@
 """From a dataset to a merged student: training, what may follow it, the merge. Each is skipped where it is there already."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
 from flows.night import Night
 from flows.second_steps import after_training
+from flows.shown import shown
 from labels.files import digest, read_manifest
 from student.dataset import read_dataset
 from student.job import train_by_accelerate
 from student.merge import merge
-from student.recipe import Progress, Recipe, Step
+from student.recipe import Recipe
 from student.train import adapter_folder, train_adapter
 
 PARITY_QUERIES = 64
-LINES = 10
-"""So many lines a training leaves where there is no terminal to draw a bar on."""
 
 
 def recipe_of(night: Night) -> Recipe:
@@ -49,24 +46,6 @@ def fit(night: Night, recipe: Recipe, dataset: Path, parent: str | None) -> Path
         f"{'merged' if merged else 'merged before'}, {difference} → {model.name}"
     )
     return model
-
-
-@contextmanager
-def shown(night: Night, what: str) -> Iterator[Progress]:
-    """A bar with loss, learning rate and tokens a second; a line now and then where the screen is no terminal."""
-    screen, done = night.screen, 0
-    with screen.bar(what, None) as advance:
-
-        def progress(step: Step) -> None:
-            nonlocal done
-            said = f"loss {step.loss:.3f}, rate {step.learning_rate:.1g}, {step.tokens_per_second:,.0f} tokens/s"
-            drawn = screen.console.is_terminal
-            advance(step.step - done, said if drawn else "", step.steps)
-            if not drawn and step.step * LINES // step.steps > done * LINES // step.steps:
-                screen.say(f"  step {step.step:,} of {step.steps:,}: {said}")
-            done = step.step
-
-        yield progress
 
 
 def quiet_libraries() -> None:

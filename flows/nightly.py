@@ -13,6 +13,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from rich.markup import escape
 
+from evals.gate import passed
 from evals.sample import Audit
 from flows.choose import choose_active
 from flows.gate import pass_gate
@@ -114,7 +115,7 @@ def run_stages(night: Night, run: Run, wait: Wait = wait_here, force: bool = Fal
     refused = tuple(check.name for check in checks if not check.passed)
     head = head_of(night)
     release, lookup = before, None
-    if force or not refused:
+    if force or passed(checks):
         release = run("publish", publish_release, night, head, shipped, refused)
         lookup = run("look up", measure_lookup, night, release, shipped)
     else:
@@ -133,7 +134,7 @@ def run_stages(night: Night, run: Run, wait: Wait = wait_here, force: bool = Fal
         [check.to_json() for check in variants],
         head,
         release.release if release else None,
-        force or not refused,
+        force or passed(checks),
         lookup,
         run.seconds,
     )

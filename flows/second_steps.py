@@ -1,7 +1,5 @@
 """What may come before and after the student's training: continued pretraining; DPO and distillation. All off unless set."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import duckdb
 
 from flows.night import Night
 from flows.people import measuring
+from flows.shown import shown
 from labels.files import read_manifest
 from labels.normalise import normalise
 from labels.tables import open_table, reading
@@ -16,7 +15,7 @@ from student.distil import Distillation, distil
 from student.dpo import Preference, prefer, read_pairs
 from student.near import near_duplicates
 from student.pretrain import Pretraining, continue_pretraining, read_general
-from student.recipe import Progress, Recipe, Step
+from student.recipe import Recipe
 
 SPARE = 1.5
 """General text is read by characters and used by tokens: so much more of it is read than ours has."""
@@ -36,7 +35,7 @@ def pretrained(night: Night, recipe: Recipe) -> Recipe:
             "name some by student.pretrain.replay"
         )
     pretraining = Pretraining(**{one.name: getattr(s, one.name) for one in fields(Pretraining)})
-    with _shown(night, "pretraining the base") as progress:
+    with shown(night, "pretraining the base") as progress:
         base, trained = continue_pretraining(recipe, pretraining, texts, general, night.work / "bases", progress)
     found = read_manifest(base) or {}
     shop, kept = (_change(found[f"{of}_before"], found[f"{of}_after"]) for of in ("shop", "general"))
@@ -73,7 +72,7 @@ def _preferred(night: Night, recipe: Recipe, adapter: Path, dataset: Path) -> Pa
         night.screen.say(f"  no DPO: {pairs} preference pairs, {s.least_pairs} wanted (student.dpo.least_pairs)")
         return adapter
     preference = Preference(**{one.name: getattr(s, one.name) for one in fields(Preference)})
-    with _shown(night, "DPO on corrections") as progress:
+    with shown(night, "DPO on corrections") as progress:
         preferred, trained = prefer(night.task, recipe, preference, adapter, dataset, night.work / "adapters", progress)
     night.screen.say(f"  DPO {'on' if trained else 'before, on'} {pairs} preference pairs → {preferred.name}")
     return preferred
@@ -86,7 +85,7 @@ def _distilled(night: Night, recipe: Recipe, adapter: Path, dataset: Path) -> Pa
     distillation = Distillation(
         str(s.teacher), None, s.steps, s.learning_rate, s.batch, night.settings.student.max_tokens
     )
-    with _shown(night, "distilling on policy") as progress:
+    with shown(night, "distilling on policy") as progress:
         distilled, trained = distil(
             night.task, recipe, distillation, adapter, dataset, night.work / "adapters", progress
         )
@@ -94,17 +93,6 @@ def _distilled(night: Night, recipe: Recipe, adapter: Path, dataset: Path) -> Pa
         f"  distilled {'' if trained else 'before, '}in {s.steps} steps from {s.teacher} → {distilled.name}"
     )
     return distilled
-
-
-@contextmanager
-def _shown(night: Night, what: str) -> Iterator[Progress]:
-    """A line on the screen that says where training stands; how many steps there will be is known at the first alone."""
-    with night.screen.console.status(f"{what} …") as status:
-
-        def progress(step: Step) -> None:
-            status.update(f"{what}: step {step.step} of {step.steps}, loss {step.loss:.3f}")
-
-        yield progress
 
 
 def _change(before: float | None, after: float | None) -> str:

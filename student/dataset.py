@@ -1,6 +1,5 @@
 """The student's dataset: which labels train, people's corrections first, nothing that evaluates (invariant 6)."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labels.errors import InputError
-from labels.files import digest, fresh_folder, read_manifest, write_manifest, write_parquet, write_text
+from labels.files import digest, fresh_folder, read_manifest, sha256_of, write_manifest, write_parquet, write_text
 from labels.records import Band, Label, Verdict
 from labels.task import Task
 from student.dataset_card import dataset_card
@@ -163,9 +162,4 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
     """What the manifest and the card say of it, with the SHA-256 of its files, which are there by now."""
     facts = asdict(dataset) | {"held_out": dataset.held_out, "near_gold": dataset.near_gold}
     del facts["folder"], facts["built"]
-    return facts | {"files": {path.name: _sha256(path) for path in sorted(dataset.folder.glob("*.parquet"))}}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return facts | {"files": {path.name: sha256_of(path) for path in sorted(dataset.folder.glob("*.parquet"))}}

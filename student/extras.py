@@ -1,6 +1,5 @@
 """What a round adds to a dataset: the student's own answers where there was no label, and pairs where it was wrong."""
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labels.errors import InputError
-from labels.files import MANIFEST, digest, fresh_folder, read_manifest, write_manifest, write_parquet, write_text
+from labels.files import (
+    MANIFEST,
+    digest,
+    fresh_folder,
+    read_manifest,
+    sha256_of,
+    write_manifest,
+    write_parquet,
+    write_text,
+)
 from student.preferences import NAMES, Pair
 from student.rows import Row
 
@@ -49,7 +57,7 @@ def extend_dataset(dataset: Path, extras: Extras, root: Path) -> Path:
     if (card := folder / "README.md").exists():
         said = f"{len(extras.rows):,} rows and {len(extras.pairs):,} pairs beside these came of sampling the student."
         write_text(card, card.read_text(encoding="utf-8") + f"\nA round's dataset: {said}\n")
-    files = {file.name: _sha256(file) for file in sorted(folder.glob("*.parquet"))}
+    files = {file.name: sha256_of(file) for file in sorted(folder.glob("*.parquet"))}
     write_manifest(folder, **facts | counts | {"files": files, "parent": dataset.name})
     return folder
 
@@ -63,8 +71,3 @@ def _extended(file: Path, rows: Sequence[dict[str, object]]) -> int:
         table = pa.concat_tables([table, pa.Table.from_pylist(new, table.schema)]).sort_by("query")
         write_parquet(file, table)
     return int(table.num_rows)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,7 +1,6 @@
 """Training: LoRA or QLoRA by TRL, loss on the answers alone, resumed from the last checkpoint after a kill."""
 
 import itertools
-import json
 import math
 import os
 import shutil
@@ -12,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from labels.errors import TrainingError
-from labels.files import digest, read_json, read_manifest, write_json, write_manifest, write_text
+from labels.files import digest, read_json, read_manifest, write_json, write_manifest
 from labels.models import model_identity
 from labels.task import Task
 from student.base import load_base
@@ -64,9 +63,6 @@ def train_adapter(task: type[Task], recipe: Recipe, dataset: Path, root: Path, p
         if trainer.is_world_process_zero():
             logged = trainer.state.log_history
             write_history(folder, logged)
-            write_text(
-                folder / "losses.json", json.dumps([(row["step"], row["loss"]) for row in logged if "loss" in row])
-            )
             (folder / "training_args.bin").unlink()  # a pickle
             write_manifest(
                 folder,

@@ -1,13 +1,11 @@
 """What the trainers of the second steps share: their arguments, their progress, and a loss that must stay a number."""
 
-import json
 import math
 import time
 from pathlib import Path
 from typing import Any
 
 from labels.errors import TrainingError
-from labels.files import write_text
 from student.checkpoints import last_checkpoint
 from student.history import write_history
 from student.recipe import Progress, Recipe, Step
@@ -58,7 +56,6 @@ def run(trainer: Any, what: str, folder: Path, progress: Progress) -> None:  # n
         raise diverged(what, f"the weights {broken} are no numbers")
     logged = trainer.state.log_history
     write_history(folder, logged)
-    write_text(folder / "losses.json", json.dumps([(row["step"], row["loss"]) for row in logged if "loss" in row]))
 
 
 def _watch(what: str, progress: Progress) -> Any:  # noqa: ANN401 - a transformers.TrainerCallback
