@@ -1,6 +1,13 @@
-"""Where things stand in Redis: the keys, and what an entry and a release look like as values."""
+"""How answers lie in Redis: the keys, and what a bucket, an entry and a release look like as values.
+
+A generation is an array of buckets. A bucket is one string: a checksum, then a line an entry, so that a lookup is one GET
+on any Redis, standalone or Cluster, at little more memory than the answers' own. What the student answered lies beside the
+bucket of its query, by a hash tag in the same slot of a Cluster, so that one MGET reads both.
+"""
 
 import json
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,57 +18,121 @@ from labels.records import Release
 RELEASE = "stillhouse:release"  # the release being served: the one key that a switch changes
 RELEASES = "stillhouse:releases"  # a list: every release served, the latest last
 GENERATIONS = "stillhouse:generations"  # a set: every generation that may have keys, finished or not
+PEOPLE = "stillhouse:people"  # a hash: what people said of a query, whatever the release
+COMING = "stillhouse:coming"  # the release that is about to be served: servers make its student ready
+SERVERS = "stillhouse:servers"  # a hash: each server of lookups, when it was last there and which students it has ready
+CHANGED = "stillhouse:changed"  # a channel: one of the keys above was written; the message is the key
+MISSES = "stillhouse:misses"  # a stream: queries that the head had no answer for
+DAY = "stillhouse:day:"  # and a date: a hash of that day's lookups, counted by source and latency
+
+LAYOUT = 2
+PER_BUCKET = 16
+"""Entries of a bucket on average: what a key costs Redis is shared by them, what a lookup reads grows with them."""
+AUTHORS = ("teacher", "person", "simulated reviewer", "student")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A cached answer: the task's fields, how sure its author was, and who that was ("teacher" or "person")."""
+    """A cached answer: the task's fields, how sure its author was (0 to 1), and who that was (one of AUTHORS).
+
+    `made`: when, in seconds since 1970, where that is not when the release was made.
+    """
 
     value: dict[str, Any]
     confidence: float
     author: str
+    made: int | None = None
 
 
-def query_key(generation: str, query: str) -> str:
-    """The key of a query (in normal form) in a generation."""
-    return f"stillhouse:{generation}:q:{query}"
+class BrokenError(ValueError):
+    """What lies in Redis is not what was written there."""
+
+
+def bucket_count(entries: int) -> int:
+    """How many buckets a generation of so many entries has."""
+    return max(1, -(-entries // PER_BUCKET))
+
+
+def bucket_of(placed: str, buckets: int) -> int:
+    """The bucket of a query (in normal form)."""
+    return zlib.crc32(placed.encode()) % buckets
+
+
+def bucket_key(generation: str, bucket: int) -> str:
+    """The key of a bucket."""
+    return f"stillhouse:{{{generation}:{bucket}}}"
+
+
+def tail_key(generation: str, bucket: int, query: str) -> str:
+    """The key of what the student answered to a query whose bucket this is; in a Cluster, in the bucket's own slot."""
+    return f"stillhouse:{{{generation}:{bucket}}}:{query}"
 
 
 def manifest_key(generation: str) -> str:
     """The key whose existence says that the generation is finished."""
-    return f"stillhouse:{generation}:manifest"
+    return f"stillhouse:{{{generation}}}:manifest"
 
 
-def every_key(generation: str) -> str:
-    """The pattern of all keys of a generation."""
-    return f"stillhouse:{generation}:*"
+def pack(lines: Iterable[tuple[str, str]]) -> bytes:
+    """A bucket from queries (in normal form: without control characters) and their entries' JSON."""
+    return seal("\n".join(["", *(f"{query}\t{value}" for query, value in lines), ""]).encode())
 
 
-def entry(value_json: str, confidence: float, author: str) -> str:
-    """What the cache holds for a query, from the label's compact JSON."""
-    return f'{{"value":{value_json},"confidence":{round(confidence, 4)},"author":{json.dumps(author)}}}'
+def find(bucket: bytes, query: str) -> bytes | None:
+    """The JSON of a query's entry in an opened bucket; None where it is not there."""
+    start = bucket.find(b"\n%b\t" % query.encode())
+    if start < 0:
+        return None
+    start = bucket.index(b"\t", start) + 1
+    return bucket[start : bucket.index(b"\n", start)]
 
 
-def parse_entry(raw: bytes | str) -> Entry:
-    """The reverse of `entry`. Raises ValueError where `raw` is no entry."""
-    found = _object(raw)
-    value, confidence, author = found.get("value"), found.get("confidence"), found.get("author")
-    if not isinstance(value, dict) or not isinstance(confidence, int | float) or not isinstance(author, str):
-        raise ValueError("wanted an entry with value, confidence and author")
-    return Entry(value, confidence, author)
+def seal(text: bytes) -> bytes:
+    """The text behind its checksum."""
+    return b"%08x%b" % (zlib.crc32(text), text)
+
+
+def unseal(raw: bytes) -> bytes:
+    """The reverse of `seal`. Raises BrokenError where the text is not what was sealed."""
+    text = raw[8:]
+    if b"%08x" % zlib.crc32(text) != raw[:8]:
+        raise BrokenError("the checksum is not that of the text")
+    return text
+
+
+def entry(value: Mapping[str, Any], confidence: float, author: str, made: int | None = None) -> str:
+    """What the cache holds for a query: the values of the task's fields in the task's order, how sure, who (and when)."""
+    told = [*value.values(), round(confidence, 3), AUTHORS.index(author), *([] if made is None else [made])]
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+
+
+def parse_entry(raw: bytes | str, fields: tuple[str, ...]) -> Entry:
+    """The reverse of `entry` for a task of such fields. Raises BrokenError where `raw` is no entry of theirs."""
+    try:
+        found = from_json(raw, allow_inf_nan=False)  # unlike json's, it refuses lone surrogates and endless nesting
+    except ValueError as error:
+        raise BrokenError(f"no JSON: {error}") from error
+    more = len(found) - len(fields) if isinstance(found, list) else 0
+    if more not in (2, 3):
+        raise BrokenError(f"wanted an array of {len(fields)} values, a confidence and an author")
+    confidence, author, *made = found[len(fields) :]
+    if (
+        not isinstance(confidence, int | float)
+        or author not in range(len(AUTHORS))
+        or not all(isinstance(m, int) for m in made)
+    ):
+        raise BrokenError("wanted a confidence, an author's number and perhaps a time")
+    return Entry(dict(zip(fields, found, strict=False)), confidence, AUTHORS[author], made[0] if made else None)
 
 
 def parse_release(raw: bytes | str) -> Release:
-    """The reverse of `Release.to_json`. Raises ValueError where `raw` is no release."""
-    found = _object(raw)
+    """The reverse of `Release.to_json`. Raises BrokenError where `raw` is no release of this layout."""
     try:
-        return Release(**found | {"forced": tuple(found.get("forced", ()))})  # releases of before have none
-    except TypeError as error:
-        raise ValueError(f"wanted a release: {error}") from error
-
-
-def _object(raw: bytes | str) -> dict[str, Any]:
-    found = from_json(raw, allow_inf_nan=False)  # unlike json's, it refuses lone surrogates and endless nesting
-    if not isinstance(found, dict):
-        raise ValueError(f"wanted a JSON object, got {type(found).__name__}")
-    return found
+        found = from_json(raw, allow_inf_nan=False)
+        if not isinstance(found, dict):
+            raise BrokenError(f"wanted a JSON object, got {type(found).__name__}")
+        if (layout := found.pop("layout", 1)) != LAYOUT:
+            raise BrokenError(f"it was published in layout {layout}, wanted {LAYOUT}: publish anew with this version")
+        return Release(**found | {"forced": tuple(found.get("forced", ()))})
+    except (TypeError, ValueError) as error:
+        raise BrokenError(f"wanted a release: {error}") from error

@@ -22,7 +22,7 @@ from labels.task import Task
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ROOT / "profiles"
 ENVIRONMENT = "STILLHOUSE_"
-SECRETS = ("STILLHOUSE_TEACHER_KEY", "STILLHOUSE_REVIEW_SECRET")
+SECRETS = ("STILLHOUSE_TEACHER_KEY", "STILLHOUSE_REVIEW_SECRET", "STILLHOUSE_API_KEYS")
 """Read where they are needed, and by no one else: settings are written into every night."""
 DEFAULT_WORK = "stillhouse-data"
 
@@ -31,7 +31,8 @@ class LogSettings(Section):
     """The query log: its file or files (a glob) and its columns' names.
 
     `session` and `min_sessions`: queries from fewer distinct sessions are kept out. `converted` names the column that
-    holds the category of what was clicked or bought after the query.
+    holds the category of what was clicked or bought after the query. With `misses`, queries that lookups had no answer in
+    the head for are taken in too, where the log has not got them yet.
     """
 
     path: str | None = None
@@ -42,6 +43,7 @@ class LogSettings(Section):
     converted: str | None = None
     half_life_days: float | None = Field(None, gt=0)
     min_sessions: int = Field(1, ge=1)
+    misses: bool = True
 
     @property
     def columns(self) -> dict[str, str | None]:
@@ -173,18 +175,46 @@ class ReviewSettings(Section):
 
 
 class CacheSettings(Section):
-    """The head and its Redis; without a URL the profile starts a redis-server of its own."""
+    """The head, its Redis, and lookups.
+
+    The head is what covers `head_share` of the traffic, but no more than `head_entries` queries and `head_mib` of Redis's
+    memory. With `canonical_budget` above 0 a query is also found by another word order or number, where that measurably
+    gives a wrong answer to no more than this share of such hits. `kept_generations` stay for a rollback.
+
+    Without `redis_url` the profile starts a redis-server of its own; `cluster` says that the URL is a node of a Cluster.
+    Lookups answer within `deadline_ms`. A process keeps the answers to `process_entries` queries; a student's answer is
+    kept for `tail_hours`; `in_flight` questions are put to the student at once and `queue` more wait.
+    """
 
     head_share: float = Field(0.98, gt=0, le=1)
+    head_entries: int | None = Field(None, ge=1)
+    head_mib: float | None = Field(None, gt=0)
+    canonical_budget: float = Field(0, ge=0, lt=1)
+    kept_generations: int = Field(3, ge=1)
     redis_url: str | None = None
+    cluster: bool = False
     deadline_ms: float = Field(300, gt=0)
+    process_entries: int = Field(10_000, ge=0)
+    tail_hours: float = Field(24, ge=0)
+    in_flight: int = Field(64, ge=1)
+    queue: int = Field(256, ge=0)
 
 
 class ServeSettings(Section):
-    """The HTTP lookup service."""
+    """The HTTP lookup service: `workers` processes on one port.
+
+    With keys in STILLHOUSE_API_KEYS ("name:key,name:key") only who sends one is answered; `rate` limits requests a second
+    of each key (of each address where there are none). `student_url` names servers of the student that run already, with
+    {student} for its name; without it the service starts vLLM itself. Queries are logged only where `log_queries` says so.
+    """
 
     host: str = "127.0.0.1"
     port: int = Field(8017, ge=1, le=65535)
+    workers: int = Field(1, ge=1)
+    rate: float | None = Field(None, gt=0)
+    student_url: str | None = Field(None, pattern="^https?://")
+    log_queries: bool = False
+    drain_seconds: float = Field(10, ge=0)
 
 
 class ScheduleSettings(Section):

@@ -112,7 +112,9 @@ class Verdict:
 class Release:
     """A generation, the student that goes with it, and the night whose evidence let them through.
 
-    `forced` names the gate's checks that failed and were overridden: it is empty where the evidence did let them through.
+    Its `entries` lie in so many `buckets`, placed by their canonical form where `canonical`. `traffic_share` (0 to 1) is the
+    hit rate to expect. `forced` names the gate's checks that failed and were overridden: it is empty where the evidence
+    did let them through.
     """
 
     release: str
@@ -120,8 +122,12 @@ class Release:
     student: str
     task: str
     night: str
+    task_version: str
     entries: int
+    buckets: int
     normalisation: int
+    traffic_share: float = 0.0
+    canonical: bool = False
     created: str = field(default_factory=now)
     forced: tuple[str, ...] = ()
 
