@@ -12,15 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import inf
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from redis.exceptions import RedisError
 
+from cache.client import UNREACHED, AsyncClient
 from cache.layout import DAY, MISSES
-
-if TYPE_CHECKING:
-    from cache.client import AsyncClient
 
 SOURCES = ("cache", "tail-cache", "student", "none")
 BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, inf)
@@ -119,7 +116,7 @@ class Journal:
         """Count something turned down."""
         self.counts.refused[what] += 1
 
-    async def flush(self, redis: "AsyncClient") -> bool:
+    async def flush(self, redis: AsyncClient) -> bool:
         """Write to Redis what it has not got yet; whether that was done. Nothing is raised where Redis fails.
 
         First come the day's totals, which may be written again without harm, and only when Redis answered to them the misses.
@@ -132,7 +129,7 @@ class Journal:
             try:
                 async with asyncio.timeout(SECONDS):
                     done = await self._write_days(redis) and await self._write_misses(redis, waiting)
-            except (RedisError, OSError, TimeoutError):
+            except (*UNREACHED, RedisError):
                 pass  # counted below
             finally:
                 for query, count in waiting.items():  # what was not written
@@ -146,7 +143,7 @@ class Journal:
         else:
             self.counts.lost += count
 
-    async def _write_days(self, redis: "AsyncClient") -> bool:
+    async def _write_days(self, redis: AsyncClient) -> bool:
         """Write this process's totals of the day, and of days that ended since the last flush."""
         if (day := self._today()) != self._day:
             self._ended[self._day] = self.counts.since(self._dawn)
@@ -164,7 +161,7 @@ class Journal:
         self._ended, self._written = {}, totals
         return True
 
-    async def _write_misses(self, redis: "AsyncClient", waiting: dict[str, int]) -> bool:
+    async def _write_misses(self, redis: AsyncClient, waiting: dict[str, int]) -> bool:
         """Add the misses to the stream, and to the day's different ones; what was written leaves `waiting`."""
         queries = list(waiting)
         for start in range(0, len(queries), CHUNK):

@@ -25,12 +25,16 @@ Row = tuple[str, str]
 
 @dataclass(frozen=True)
 class Log:
-    """The log's rows: all of them, those kept, and for each reason how many were dropped; and what became of them."""
+    """The log's rows: all of them, those kept, and for each reason how many were dropped; and what became of them.
+
+    `missed` says what lookups added.
+    """
 
     rows: int
     kept: int
     dropped: list[tuple[str, int]]
     then: str
+    missed: str
 
     @property
     def lost(self) -> int:
@@ -60,7 +64,22 @@ def log_of(summary: Mapping[str, Any]) -> Log | None:
         then.append(f"{log['queries']:,} distinct queries" + (f": {', '.join(bands)}" if bands else ""))
     if log.get("masked"):
         then.append(f"in {log['masked']:,} of the rows kept, personal data was masked before anything was stored")
-    return Log(rows, rows - sum(count for _, count in dropped), dropped, _sentence(then))
+    return Log(rows, rows - sum(count for _, count in dropped), dropped, _sentence(then), _misses(log))
+
+
+def _misses(log: Mapping[str, Any]) -> str:
+    """What became of the queries that lookups had no answer in the cache for; empty where none was missed."""
+    if not log.get("misses"):
+        return ""
+    dropped = sum(int(count or 0) for name, count in log.items() if name.startswith("misses_dropped_"))
+    told = [
+        f"lookups missed {log['misses']:,} times",
+        f"{log.get('misses_taken', 0):,} of these came in as {log.get('misses_queries', 0):,} queries that the log has not got",
+        f"{log['misses_in_log']:,} were of queries in the log already" if log.get("misses_in_log") else "",
+        f"{dropped:,} were dropped" if dropped else "",
+        f"{log['misses_unreadable']:,} entries could not be read" if log.get("misses_unreadable") else "",
+    ]
+    return _sentence(list(filter(None, told)))
 
 
 def teacher_rows(summary: Mapping[str, Any]) -> list[Row]:

@@ -31,6 +31,7 @@ BATCH = 1 << 16  # texts that are in Python's hands at a time
 MAX_COUNT = 1e12  # no row stands for more events
 CATEGORIES, CATEGORY_CHARS = 5, 80  # of what was converted: how many a query, how long each
 DAY = 86400.0
+MISSED = ["text", "times", "days"]
 
 REASONS = {
     "miscounted": f"with a count not above 0, or above {MAX_COUNT:.0e}",
@@ -51,11 +52,26 @@ MACROS = rf"""
 """
 
 
+Misses = Mapping[str, tuple[int, int]]
+"""What lookups had no answer in the cache for: by query, how often and on how many days."""
+
+
+@dataclass(frozen=True)
+class Missed:
+    """What became of the misses: `times` = `taken`, as `queries` distinct ones, + `in_log` already + all of `dropped`."""
+
+    times: int
+    taken: int
+    queries: int
+    in_log: int
+    dropped: dict[str, int]
+
+
 @dataclass(frozen=True)
 class Ingested:
     """What a log held: `rows` = `kept` + all of `dropped` (rows by reason); `masked` are those kept with a mask.
 
-    `sizes` and `traffic` give the distinct queries and their traffic by band.
+    `sizes` and `traffic` give the distinct queries and their traffic by band, those of `missed` included.
     """
 
     rows: int
@@ -64,6 +80,7 @@ class Ingested:
     dropped: dict[str, int]
     sizes: dict[Band, int]
     traffic: dict[Band, float]
+    missed: Missed
 
     @property
     def queries(self) -> int:
@@ -80,6 +97,7 @@ def ingest(
     half_life_days: float | None = None,
     min_sessions: int = 1,
     head_share: float = 0.98,
+    misses: Misses | None = None,
 ) -> Ingested:
     """Read the log's file or files into `out`, the night's distinct queries (labels.warehouse.QUERIES), most traffic first.
 
@@ -87,6 +105,10 @@ def ingest(
     row is one event, or as many as its count says. With a time column and `half_life_days`, an event's weight halves
     every so many days before the log's last one. With `min_sessions` above 1, queries from fewer distinct sessions are
     dropped. The head is what covers `head_share` of all traffic; the torso covers half of the rest.
+
+    `misses` go the same way where the log has not got the query: the log, exported later, holds them too. Each counts as
+    an event of the log's last moment. With `min_sessions` above 1, those missed on fewer days are dropped: a miss tells no
+    session, but what was missed on different days was so in different ones.
 
     `scratch` is emptied and, at the end, removed. Raises InputError for an unusable log, or one without a usable query,
     SettingsError as `check_columns` does; `out` is written whole or not at all.
@@ -102,11 +124,13 @@ def ingest(
         if used.get("converted"):
             _group_conversions(con)
         kept, masked, dropped, traffic = _fates(con, path, rows)
+        missed = _add_misses(con, misses or {}, min_sessions)
+        traffic += missed.taken
         with replacing(out) as unfinished:
             bands = _write(con, unfinished, night, traffic, head_share)
     sizes: dict[Band, int] = {band: bands.get(band, (0, 0.0))[0] for band in get_args(Band)}
     shares: dict[Band, float] = {band: bands.get(band, (0, 0.0))[1] for band in get_args(Band)}
-    return Ingested(rows, kept, masked, dropped, sizes, shares)
+    return Ingested(rows, kept, masked, dropped, sizes, shares, missed)
 
 
 def check_columns(columns: Columns, min_sessions: int) -> None:
@@ -288,6 +312,34 @@ def _fates(con: duckdb.DuckDBPyConnection, path: str | Path, rows: int) -> tuple
         reasons = ", ".join(f"{count} {REASONS[fate]}" for fate, count in dropped.items())
         raise InputError(f"the log {path} holds no usable query: {rows} rows, {reasons}")
     return int(kept), int(masked), dropped, traffic
+
+
+def _add_misses(con: duckdb.DuckDBPyConnection, misses: Misses, min_days: int) -> Missed:
+    """Put the queries of misses that the log has not got into `queries`."""
+    texts = [text[: MAX_QUERY_CHARS + 1] for text in misses]
+    times, days = ([told[place] for told in misses.values()] for place in (0, 1))
+    table = pa.table([pa.array(texts, pa.string()), pa.array(times, pa.int64()), pa.array(days, pa.int64())], MISSED)
+    con.register("given", table)
+    con.execute("CREATE TABLE missed AS SELECT *, true AS counted FROM given")
+    new = "SELECT DISTINCT text FROM missed WHERE hard(text) AND text NOT IN (SELECT text FROM forms)"
+    _through_python(con, new, judge, "forms")
+    con.execute(
+        f"""CREATE TABLE missed_queries AS SELECT query, times, masked, CASE WHEN fate IS NOT NULL THEN fate
+                WHEN query IN (SELECT query FROM queries WHERE fate IS NULL) THEN 'in_log'
+                WHEN days < {min_days} OR query IN (SELECT query FROM queries WHERE fate = 'rare') THEN 'rare' END AS fate
+            FROM (SELECT query, fate, sum(times)::BIGINT AS times, max(days) AS days,
+                    coalesce(sum(times) FILTER (masked), 0)::BIGINT AS masked
+                FROM {_judged("missed")} GROUP BY query, fate)"""
+    )
+    con.execute(
+        """INSERT INTO queries BY NAME SELECT query, fate, times AS rows, times::DOUBLE AS traffic, masked
+           FROM missed_queries WHERE fate IS NULL"""
+    )
+    found = con.execute("SELECT fate, sum(times), count(*) FROM missed_queries GROUP BY fate").fetchall()
+    fates = {fate: (int(count), distinct) for fate, count, distinct in sorted(found, key=str)}
+    taken, queries = fates.pop(None, (0, 0))
+    in_log, _ = fates.pop("in_log", (0, 0))
+    return Missed(sum(times), taken, queries, in_log, {fate: count for fate, (count, _) in fates.items()})
 
 
 def _write(
