@@ -7,17 +7,21 @@ bucket of its query, by a hash tag in the same slot of a Cluster, so that one MG
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
 
 from labels.records import Release
 
-RELEASE = "stillhouse:release"  # the release being served: the one key that a switch changes
-RELEASES = "stillhouse:releases"  # a list: every release served, the latest last
-GENERATIONS = "stillhouse:generations"  # a set: every generation that may have keys, finished or not
+RELEASE = "stillhouse:release"  # the release being served: the one key that lookups go by
+# The braces put the next two into RELEASE's slot of a Cluster, so that one transaction switches all three.
+RELEASES = "{stillhouse:release}s"  # a list: every release served, the latest last
+GENERATIONS = (
+    "{stillhouse:release}:generations"  # a hash: every generation that may have keys, how many (see release.py)
+)
 PEOPLE = "stillhouse:people"  # a hash: what people said of a query, whatever the release
 COMING = "stillhouse:coming"  # the release that is about to be served: servers make its student ready
 SERVERS = "stillhouse:servers"  # a hash: each server of lookups, when it was last there and which students it has ready
@@ -29,6 +33,9 @@ LAYOUT = 2
 PER_BUCKET = 16
 """Entries of a bucket on average: what a key costs Redis is shared by them, what a lookup reads grows with them."""
 AUTHORS = ("teacher", "person", "simulated reviewer", "student")
+
+
+_RELEASE = TypeAdapter(Release)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +61,11 @@ def bucket_count(entries: int) -> int:
 
 
 def bucket_of(placed: str, buckets: int) -> int:
-    """The bucket of a query (in normal form)."""
-    return zlib.crc32(placed.encode()) % buckets
+    """The bucket of a query: `placed` is its normal form, or its canonical form where the release is canonical.
+
+    Buckets are ranges of the hash, so that the buckets of two generations, however many each has, are read side by side.
+    """
+    return (zlib.crc32(placed.encode()) * buckets) >> 32
 
 
 def bucket_key(generation: str, bucket: int) -> str:
@@ -76,6 +86,15 @@ def manifest_key(generation: str) -> str:
 def pack(lines: Iterable[tuple[str, str]]) -> bytes:
     """A bucket from queries (in normal form: without control characters) and their entries' JSON."""
     return seal("\n".join(["", *(f"{query}\t{value}" for query, value in lines), ""]).encode())
+
+
+def unpack(bucket: bytes) -> Iterator[tuple[str, bytes]]:
+    """The queries of an opened bucket and their entries' JSON. Raises BrokenError where a line is no entry."""
+    for line in bucket.split(b"\n")[1:-1]:
+        query, tab, value = line.partition(b"\t")
+        if not tab:
+            raise BrokenError("wanted lines of a query, a tab and an entry")
+        yield query.decode(), value
 
 
 def find(bucket: bytes, query: str) -> bytes | None:
@@ -125,14 +144,38 @@ def parse_entry(raw: bytes | str, fields: tuple[str, ...]) -> Entry:
     return Entry(dict(zip(fields, found, strict=False)), confidence, AUTHORS[author], made[0] if made else None)
 
 
-def parse_release(raw: bytes | str) -> Release:
-    """The reverse of `Release.to_json`. Raises BrokenError where `raw` is no release of this layout."""
+def values_of(raw: bytes | str) -> list[Any]:
+    """The task's values in an entry, whatever the task. Raises BrokenError where `raw` is no entry."""
     try:
         found = from_json(raw, allow_inf_nan=False)
-        if not isinstance(found, dict):
-            raise BrokenError(f"wanted a JSON object, got {type(found).__name__}")
-        if (layout := found.pop("layout", 1)) != LAYOUT:
-            raise BrokenError(f"it was published in layout {layout}, wanted {LAYOUT}: publish anew with this version")
-        return Release(**found | {"forced": tuple(found.get("forced", ()))})
-    except (TypeError, ValueError) as error:
-        raise BrokenError(f"wanted a release: {error}") from error
+    except ValueError as error:
+        raise BrokenError(f"no JSON: {error}") from error
+    if not isinstance(found, list) or len(found) < 3:
+        raise BrokenError("wanted an array of values, a confidence and an author")
+    timed = found[-1] not in range(len(AUTHORS))  # no time since 1970 is as small as an author's number
+    return found[: -3 if timed else -2]
+
+
+def release_json(release: Release) -> str:
+    """A release as Redis holds it: its own JSON and the layout of its generation."""
+    return json.dumps({"layout": LAYOUT} | json.loads(release.to_json()))
+
+
+def parse_release(raw: bytes | str) -> Release:
+    """The reverse of `release_json`. Raises BrokenError where `raw` is no release of this layout."""
+    try:
+        found = from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise BrokenError(f"wanted a release, got no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise BrokenError(f"wanted a release, got JSON of another kind ({type(found).__name__})")
+    if (layout := found.pop("layout", 1)) != LAYOUT:
+        raise BrokenError(f"it was published in layout {layout}, wanted {LAYOUT}: publish anew with this version")
+    try:
+        release = _RELEASE.validate_json(to_json(found), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BrokenError(f"wanted a release, got one whose {first['loc'][0]} is wrong: {first['msg']}") from error
+    if release.buckets < 1 or release.entries < 0:
+        raise BrokenError(f"wanted a release of some buckets, got {release.buckets} with {release.entries} entries")
+    return release

@@ -1,23 +1,37 @@
 """What the cache's tests share: releases, entries, and students by hand."""
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 
 from cache.client import connect_async
-from cache.layout import entry
+from cache.layout import bucket_count, entry
 from cache.lookup import Lookup
 from cache.publish import publish
 from labels.errors import EngineError
+from labels.normalise import NORMALISATION_VERSION
 from labels.records import Release
 from labels.semantic_roles import SemanticRoles
 
 
-def release(number, entries, student="s1"):
-    return Release(f"r{number}", f"g{number}", student, "semantic_roles", f"n{number}", entries, 1)
+def release(number, entries, student="s1", **facts):
+    """A release as the night makes it: r1 of generation g1 and so on."""
+    told = {
+        "release": f"r{number}",
+        "generation": f"g{number}",
+        "student": student,
+        "task": "semantic_roles",
+        "night": f"n{number}",
+        "task_version": SemanticRoles.version(),
+        "entries": entries,
+        "buckets": bucket_count(entries),
+        "normalisation": NORMALISATION_VERSION,
+    }
+    return Release(**told | facts)
 
 
 def value(product, brand="", attributes=()):
-    return SemanticRoles(product=product, brand=brand, attributes=list(attributes)).to_json()
+    return {"product": product, "brand": brand, "attributes": list(attributes)}
 
 
 def rows(*queries, brand=""):
@@ -41,7 +55,7 @@ class Echo:
     async def ask(self, query):
         self.asked.append(query)
         await asyncio.sleep(self.seconds)
-        return value(query), 0.5
+        return json.dumps(value(query)), 0.5
 
 
 class Says:
@@ -68,5 +82,6 @@ class Broken:
 @asynccontextmanager
 async def looking(url, student=None, deadline=5.0):
     """A lookup in no hurry, so that a busy machine fails no test that is not about time."""
-    async with Lookup(connect_async(url), student, SemanticRoles, deadline) as lookup:
+    students = {student.name: student} if student else {}
+    async with Lookup(connect_async(url), students, SemanticRoles, deadline=deadline) as lookup:
         yield lookup

@@ -1,0 +1,92 @@
+"""Will it fit: what a generation takes of Redis's memory, and whether Redis has that to give and would keep it."""
+
+import random
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import redis
+from redis.exceptions import NoPermissionError, ResponseError
+
+from cache.client import Client, pipeline_of
+from cache.layout import PER_BUCKET, bucket_count, bucket_key
+from labels.errors import PublishError
+
+KEY_BYTES = 150
+"""What Redis takes for a key of ours and its value beside the value's bytes; see LOG.md for the measurement."""
+SPARE = 1.1
+"""Its allocator rounds a value's size up by up to a quarter, by a tenth on average."""
+SAMPLE = 200
+FREEING_SECONDS = 10.0
+MIB = 2**20
+
+
+def entry_bytes(query: str, value: str) -> float:
+    """What one entry adds to a generation, in bytes of Redis's memory, on average."""
+    return (len(query.encode()) + len(value.encode()) + 2) * SPARE + KEY_BYTES / PER_BUCKET
+
+
+def forecast_bytes(entries: Iterable[tuple[str, str]]) -> int:
+    """What a generation of such entries will take of Redis's memory, in bytes."""
+    sizes = [len(query.encode()) + len(value.encode()) + 2 for query, value in entries]
+    return generation_bytes(sum(sizes), bucket_count(len(sizes)))
+
+
+def generation_bytes(text: int, buckets: int) -> int:
+    """What so many bytes of lines in so many buckets take of Redis's memory, in bytes."""
+    return round(text * SPARE + buckets * KEY_BYTES)
+
+
+def check_memory(client: Client, needed: int) -> str:
+    """Whether a generation of `needed` bytes can be written beside what is there, and would stay.
+
+    Gives "" where it can, or why Redis would not say. Raises PublishError where there is no room or where Redis is set
+    to evict keys that no time to live marks.
+    """
+    try:
+        nodes = _memory(client)
+    except (NoPermissionError, ResponseError) as error:
+        return f"Redis does not say how much memory it may use ({error}); allow INFO, and it is checked"
+    for name, facts in nodes.items():
+        limit, policy = int(facts.get("maxmemory", 0)), str(facts.get("maxmemory_policy", "noeviction"))
+        if limit == 0:
+            continue
+        where = f" on {name}" if name else ""
+        if policy.startswith("allkeys"):
+            raise PublishError(
+                f"wanted a Redis that keeps what it is given, got maxmemory-policy {policy}{where}, by which it would drop"
+                " answers of the head when its memory is full; set it to volatile-ttl (redis-cli CONFIG SET"
+                " maxmemory-policy volatile-ttl, and in redis.conf), which drops the student's answers first"
+            )
+        share, used = needed / len(nodes), int(facts["used_memory"])
+        if used + share > limit:
+            raise PublishError(
+                f"wanted {share / MIB:,.1f} MiB for the new generation beside the {used / MIB:,.1f} MiB in use{where}, got"
+                f" maxmemory {limit / MIB:,.1f} MiB; raise maxmemory, or lower cache.kept_generations, cache.head_mib or"
+                " cache.head_share"
+            )
+    return ""
+
+
+def measured_bytes(client: Client, generation: str, buckets: int) -> int | None:
+    """What the generation's buckets take of Redis's memory, by a sample of them; None where Redis does not say."""
+    some = random.sample(range(buckets), min(SAMPLE, buckets))
+    try:
+        sizes = pipeline_of(client, [("MEMORY USAGE", bucket_key(generation, bucket)) for bucket in some])
+    except (NoPermissionError, ResponseError):
+        return None
+    return round(sum(size or 0 for size in sizes) / len(some) * buckets)
+
+
+def _memory(client: Client) -> Mapping[str, Mapping[str, Any]]:
+    """Redis's own account by node ("" standalone), once what it was told to forget is freed."""
+    until = time.monotonic() + FREEING_SECONDS
+    while True:
+        if isinstance(client, redis.RedisCluster):
+            found = client.info("memory", target_nodes=redis.RedisCluster.PRIMARIES)
+            nodes = {"": found} if "used_memory" in found else found  # of a Cluster of one it gives that one's
+        else:
+            nodes = {"": client.info("memory")}
+        if time.monotonic() > until or not any(node.get("lazyfree_pending_objects") for node in nodes.values()):
+            return nodes
+        time.sleep(0.05)
