@@ -1,0 +1,216 @@
+"""The students of a process that serves lookups: their servers started or found, warmed, watched, and stopped."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from flows.settings import Settings
+from labels.errors import InputError, ServiceError
+from labels.files import read_manifest
+from student.client import StudentClient
+from student.serve import served_student
+
+WARM = ("milk", "organic oat milk", "red shoes size 9", "cheap wireless headphones", "gluten free bread 400 g")
+WATCH_SECONDS = 1.0
+HEALTH_SECONDS = 2.0
+
+
+@contextmanager
+def student_server(settings: Settings, student: str, patience: float = 0.0) -> Iterator[str]:
+    """The URL of the student's server: `serve.student_url`'s, else a vLLM on this machine, shared and started where needed.
+
+    Raises ServiceError where the model is not in the work folder, vLLM does not start in `student.start_seconds`, or the
+    server that the settings name does not serve this student within `patience` seconds.
+    """
+    if settings.serve.student_url:
+        yield _found(settings.serve.student_url, student, patience)
+        return
+    model = settings.folder / "students" / student
+    manifest = read_manifest(model)
+    if not manifest:
+        raise ServiceError(
+            f"wanted student {student} in {model.parent}, got none with a manifest there; bring its folder back, serve"
+            " another release (stillhouse rollback), or name a server that has it: serve.student_url"
+        )
+    s = settings.student
+    dtype = manifest.get("dtype", s.dtype)  # the type it was merged in and held against
+    with served_student(model, settings.folder / "services", s.server, dtype, s.start_seconds) as url:
+        yield url
+
+
+class HeldStudents:
+    """The students that this process holds, as `cache.roll.Students` wants them; an async context manager.
+
+    `clients` is what lookups ask, by the student's name. One whose server dies is out of `ready` within seconds, and stays
+    in `clients`: until it is held again, the lookups' circuit breaker answers for it.
+    """
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self.clients: dict[str, StudentClient] = {}
+        self.ready: set[str] = set()
+        self._settings, self._say = settings, say
+        self._held: dict[str, _Holding] = {}
+        self._http = httpx.AsyncClient(timeout=HEALTH_SECONDS, trust_env=False)
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Watches from now on."""
+        self._watch = asyncio.create_task(self._watching())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of all."""
+        if self._watch:
+            self._watch.cancel()
+        await asyncio.gather(*(self.let_go(student) for student in self._held.copy()))
+        await self._http.aclose()
+
+    async def hold(self, student: str) -> None:
+        """Have the student's server started or found, and warmed; again, where it has died.
+
+        Raises ServiceError as `student_server` does, EngineError where it fails while it is warmed.
+        """
+        await self._leave(student)
+        self._held[student] = holding = _Holding(
+            student_server(self._settings, student, self._settings.student.start_seconds)
+        )
+        client = None
+        try:
+            url = await asyncio.wrap_future(holding.url)
+            client = StudentClient(
+                url,
+                student,
+                self._settings.task_class(),
+                self._settings.student.max_tokens,
+                connections=self._settings.cache.in_flight,
+            )
+            await _warm(client)
+        except BaseException:
+            if client:
+                await client.__aexit__(None, None, None)
+            await self._leave(student)
+            raise
+        before = self.clients.get(student)
+        self.clients[student] = client
+        self.ready.add(student)
+        if before:
+            await before.__aexit__(None, None, None)
+
+    async def let_go(self, student: str) -> None:
+        """Stop asking the student, and its server where nobody else on this machine uses it."""
+        self.ready.discard(student)
+        if client := self.clients.pop(student, None):
+            await client.__aexit__(None, None, None)
+        await self._leave(student)
+
+    async def _leave(self, student: str) -> None:
+        if holding := self._held.pop(student, None):
+            holding.end()
+            await asyncio.to_thread(holding.join)
+
+    async def _watching(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            for student in self.ready.copy():
+                if (why := await self._dead(student)) and student in self.ready:
+                    self.ready.discard(student)
+                    self._say(f"the server of student {student} died ({why}); starting it again")
+
+    async def _dead(self, student: str) -> str:
+        """Why the student's server can't answer any more; "" where it can, or is only slow."""
+        try:
+            response = await self._http.get(f"{self._held[student].url.result()}/health")
+        except httpx.ConnectError as error:
+            return f"it can't be connected to: {error}"
+        except (httpx.HTTPError, KeyError):  # slow; or let go of in the meantime
+            return ""
+        return f"/health says {response.status_code}" if response.is_server_error else ""
+
+
+class _Holding(threading.Thread):
+    """Stays in a service's `with` block until told to end: to enter and to leave one may take a minute each."""
+
+    def __init__(self, service: AbstractContextManager[str]) -> None:
+        super().__init__(daemon=True)
+        self.url: Future[str] = Future()
+        self._service, self._ended = service, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        """Enter, tell the URL or the error, wait, leave."""
+        try:
+            with self._service as url:
+                self.url.set_result(url)
+                self._ended.wait()
+        except BaseException as error:
+            with suppress(Exception):  # told already: then it went wrong while leaving, and the next user sees to it
+                self.url.set_exception(error)
+
+    def end(self) -> None:
+        """Leave."""
+        self._ended.set()
+
+
+@contextmanager
+def held_until(service: AbstractContextManager[str], over: Callable[[], bool]) -> Iterator[str]:
+    """The service, left at the end of the block or once `over` (asked each second) says so, whichever comes first."""
+    ended = threading.Event()
+    with ExitStack() as open_:
+        url = open_.enter_context(service)
+
+        def watch() -> None:
+            while not ended.wait(1.0):
+                if over():
+                    open_.close()
+                    return
+
+        watching = threading.Thread(target=watch, daemon=True)
+        watching.start()
+        try:
+            yield url
+        finally:
+            ended.set()
+            watching.join()
+
+
+async def _warm(client: StudentClient) -> None:
+    """A few real questions: the first has the server compile the task's grammar, the rest fill its caches."""
+    for queries in (WARM[:1], WARM[1:]):
+        answers = await asyncio.gather(*(client.ask(query) for query in queries), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, InputError):  # a bad answer warms it too
+                raise answer
+
+
+def _found(template: str, student: str, patience: float) -> str:
+    """The URL of a server that runs already, once it is healthy and serves the student."""
+    url = template.replace("{student}", student).rstrip("/").removesuffix("/v1")
+    give_up = time.monotonic() + patience
+    while problem := _problem(url, student):
+        if time.monotonic() >= give_up:
+            raise ServiceError(
+                f"serve.student_url: wanted a server of student {student} at {url}, got: {problem}; start it there"
+                f" (vllm serve … --served-model-name {student}) or set the URL right"
+            )
+        time.sleep(0.5)
+    return url
+
+
+def _problem(url: str, student: str) -> str:
+    """What is wrong with a server; "" where it serves the student."""
+    try:
+        httpx.get(f"{url}/health", timeout=HEALTH_SECONDS, trust_env=False).raise_for_status()
+        models = httpx.get(f"{url}/v1/models", timeout=HEALTH_SECONDS, trust_env=False).raise_for_status().json()
+        served = [model["id"] for model in models["data"]]
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "" if student in served else f"a server of {', '.join(served) or 'nothing'}"
