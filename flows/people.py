@@ -11,6 +11,7 @@ from labels.files import digest
 from labels.records import Decision, Label, Verdict
 from labels.split import split_of
 from labels.task import Task
+from labels.verdicts import settle, verdict_of
 from student.near import near_duplicates
 
 LEAST_GOLD = LEAST
@@ -20,17 +21,19 @@ AGREEMENT_QUERIES = 1000
 
 def verdicts_of(night: Night) -> list[Verdict]:
     """The verdict that counts of each label, oldest first, of this task as it is now; simulated ones in the demo alone."""
-    ours = (night.task.name, night.task.version())
-    return [
-        said
-        for said in night.warehouse.verdicts()
-        if (said.task, said.task_version) == ours and (night.settings.review.simulated or not said.simulated)
-    ]
+    return _counting(night, night.warehouse.verdicts())
 
 
 def answers_of(night: Night) -> list[Verdict]:
     """The latest verdict with an answer on each query, whatever label of it was judged; a person's before any simulated."""
     return list(_answers(verdicts_of(night)).values())
+
+
+def answer_to(night: Night, queries: Iterable[str]) -> list[Verdict]:
+    """The same for a few queries, without reading what was said of all the others."""
+    sql = "SELECT * FROM verdicts WHERE query = ? AND withdrawn IS NULL ORDER BY created, rowid"
+    said = [verdict_of(row) for query in queries for row in night.warehouse.said.read(sql, (query,))]
+    return list(_answers(_counting(night, settle(said))).values())
 
 
 def verdicts_on(night: Night, labels: Iterable[Label]) -> list[Verdict]:
@@ -46,6 +49,12 @@ def verdicts_on(night: Night, labels: Iterable[Label]) -> list[Verdict]:
             decision: Decision = "right" if same else "corrected"
             found.append(replace(answer, identity=label.identity, draft=label.value, decision=decision))
     return found
+
+
+def _counting(night: Night, settled: Iterable[Verdict]) -> list[Verdict]:
+    """Those of the task as it is now; simulated ones in the demo alone."""
+    ours, simulated = (night.task.name, night.task.version()), night.settings.review.simulated
+    return [one for one in settled if (one.task, one.task_version) == ours and (simulated or not one.simulated)]
 
 
 def _answers(verdicts: Iterable[Verdict]) -> dict[str, Verdict]:

@@ -8,13 +8,20 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.client import connect, connect_async
-from cache.head import choose_head, coverage
-from cache.layout import entry
-from cache.lookup import Answer, Lookup
-from cache.publish import current_release, publish
+from cache.answer import Answer
+from cache.client import Client, connect, connect_async
+from cache.diff import read_generation
+from cache.head import Head, coverage
+from cache.layout import LAYOUT, bucket_count
+from cache.lookup import Lookup
+from cache.memory import MIB, measured_bytes
+from cache.publish import publish
+from cache.release import current_release
+from cache.roll import wait_ready
 from evals.metrics import Interval, Score, ratio_interval, score
+from flows.corrections import resync
 from flows.evaluate import say, teacher_answers
+from flows.head import HEAD, head_json, traffic_of
 from flows.night import Night
 from flows.people import answers_of
 from labels.files import digest, write_json
@@ -26,72 +33,74 @@ from student.client import StudentClient
 AT_ONCE = 16
 
 
-@dataclass(frozen=True)
-class Head:
-    """What the cache is to hold: entries, most frequent first, their share of all traffic, and the rank of the cut."""
-
-    entries: list[tuple[str, str]]
-    traffic_share: float
-    cut: int
-
-
-def head_of(night: Night) -> Head:
-    """The head by traffic, people's answers first, then the teacher's accepted labels."""
-    table = night.queries()
-    queries = list(zip(table["query"].to_pylist(), table["traffic"].to_pylist(), strict=True))
-    values = publishable(night)
-    chosen = choose_head(queries, values, night.settings.cache.head_share)
-    rank = {query: place for place, (query, _) in enumerate(queries, start=1)}
-    share = coverage(queries, chosen).traffic_share
-    return Head([(query, values[query]) for query in chosen], share, max((rank[query] for query in chosen), default=0))
-
-
-def publishable(night: Night) -> dict[str, str]:
-    """The cache entry of every query that has an answer fit to publish."""
-    entries = {
-        label.query: entry(label.value, min(label.confidence.values(), default=0.0), "teacher")
-        for label in night.labels
-        if label.status == "accepted" and label.value
-    }
-    for said in answers_of(night):
-        entries[said.query] = entry(str(said.value), 1.0, "simulated reviewer" if said.simulated else "person")
-    return entries
-
-
 def publish_release(night: Night, head: Head, student: Path, forced: Sequence[str] = ()) -> Release:
     """Publish the head and switch to it, unless it is what is served already; returns the release served.
 
-    `forced` names the gate's checks that failed and were overridden. They are part of the release's name: what was forced
-    stays in the history beside the same head and student let through by evidence, whichever comes first.
+    The switch waits until every server of lookups has the student ready, for `student.start_seconds` at most. Then what
+    is there is counted and held against the forecast. `forced` names the gate's checks that failed and were overridden. They
+    are part of the release's name: what was forced stays in the history beside the same head and student let through by
+    evidence, whichever comes first.
     """
-    generation = "g" + digest(NORMALISATION_VERSION, night.task.version(), head.entries)
-    release = Release(
+    release = release_of(night, head, student, forced)
+    screen, settings = night.screen, night.settings
+
+    def ready(coming: Release) -> None:
+        wait_ready(client, coming, settings.student.start_seconds, screen.say)
+
+    with closing(connect(night.redis_url, settings.cache.cluster)) as client:
+        before = current_release(client)
+        done = publish(client, head.lines, release, kept=settings.cache.kept_generations, ready=ready)
+        resync(night, client)
+        served = current_release(client) or release
+        found = published_json(night, client, served)
+    write_json(night.folder / HEAD, head_json(head, found))
+    same = before and before.release == served.release
+    size = "unknown memory" if found["bytes"] is None else f"{found['bytes'] / MIB:,.1f} MiB"
+    screen.say(
+        f"  release {served.release} {'is what is served already' if same else 'is served'}: {found['entries']:,} entries are"
+        f" there, for {found['traffic_share']:.1%} of the traffic, in {size}"
+    )
+    if done.note:
+        screen.say(f"  [yellow]not checked:[/] {done.note}")
+    if served.forced:
+        screen.say(f"  [red]forced[/] past the gate's checks: {', '.join(served.forced)}; the release says so")
+    return served
+
+
+def release_of(night: Night, head: Head, student: Path, forced: Sequence[str] = ()) -> Release:
+    """The release of a head and a student. It and its generation are named by what they hold."""
+    generation = "g" + digest(LAYOUT, NORMALISATION_VERSION, night.task.name, night.task.version(), head.lines)
+    return Release(
         release="r" + digest(generation, student.name, *sorted(forced))[:10],
         generation=generation,
         student=student.name,
         task=night.task.name,
         night=night.id,
+        task_version=night.task.version(),
         entries=len(head.entries),
+        buckets=bucket_count(len(head.entries)),
         normalisation=NORMALISATION_VERSION,
+        traffic_share=round(head.hit_rate, 4),
+        canonical=bool(head.aliases),
         forced=tuple(forced),
     )
-    with closing(connect(night.redis_url)) as client:
-        before = current_release(client)
-        publish(client, head.entries, release)
-        served = current_release(client) or release
-    same = before and before.release == served.release
-    night.screen.say(
-        f"  release {served.release} {'is what is served already' if same else 'is served'}: "
-        f"{len(head.entries):,} entries, {head.traffic_share:.1%} of the traffic"
-    )
-    if served.forced:
-        night.screen.say(f"  [red]forced[/] past the gate's checks: {', '.join(served.forced)}; the release says so")
-    return served
+
+
+def published_json(night: Night, client: Client, release: Release) -> dict[str, float | int | None]:
+    """What of a release is there: its entries, the share of tonight's traffic they answer, and its bytes (None: Redis
+    does not say).
+    """
+    covered = coverage(traffic_of(night), {query for query, _ in read_generation(client, release)})
+    return {
+        "entries": covered.entries,
+        "traffic_share": round(covered.traffic_share, 4),
+        "bytes": measured_bytes(client, release.generation, release.buckets),
+    }
 
 
 def serving(night: Night) -> Release | None:
     """The release being served now."""
-    with closing(connect(night.redis_url)) as client:
+    with closing(connect(night.redis_url, night.settings.cache.cluster)) as client:
         return current_release(client)
 
 
@@ -141,24 +150,29 @@ def measure_lookup(night: Night, release: Release, student: Path) -> LookupMeasu
 
 
 async def _look_up(night: Night, student: Path, queries: Sequence[str]) -> dict[str, dict[str, object]]:
-    url = night.student_url(student)
-    settings = night.settings
+    url, settings = night.student_url(student), night.settings
     gate = asyncio.Semaphore(AT_ONCE)
-    async with (
-        StudentClient(url, student.name, night.task, settings.student.max_tokens) as client,
-        Lookup(connect_async(night.redis_url), client, night.task, settings.cache.deadline_ms / 1000) as lookup,
-    ):
-        with night.screen.bar("lookup answers", len(queries)) as advance:
+    async with StudentClient(url, student.name, night.task, settings.student.max_tokens) as client:
+        lookup = Lookup(
+            connect_async(night.redis_url, settings.cache.cluster),
+            {student.name: client},
+            night.task,
+            deadline=settings.cache.deadline_ms / 1000,
+            process_entries=0,  # what Redis and the student do is measured, not what a process remembers
+            tail_seconds=0,
+        )
+        async with lookup:
+            with night.screen.bar("lookup answers", len(queries)) as advance:
 
-            async def one(query: str) -> Answer:
-                async with gate:
-                    answer = await lookup.get(query)
-                    advance(1)
-                    return answer
+                async def one(query: str) -> Answer:
+                    async with gate:
+                        answer = await lookup.get(query)
+                        advance(1)
+                        return answer
 
-            start = time.perf_counter()
-            answers = await asyncio.gather(*(one(query) for query in queries))
-            night.screen.say(f"  {len(queries) / (time.perf_counter() - start):,.0f} lookups a second")
+                start = time.perf_counter()
+                answers = await asyncio.gather(*(one(query) for query in queries))
+                night.screen.say(f"  {len(queries) / (time.perf_counter() - start):,.0f} lookups a second")
     return {
         query: {"value": answer.value, "source": answer.source, "ms": answer.milliseconds, "reason": answer.reason}
         for query, answer in zip(queries, answers, strict=True)
