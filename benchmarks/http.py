@@ -11,7 +11,7 @@ import os
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,8 +22,8 @@ import httpx
 
 from benchmarks import bare
 from benchmarks.online import ENTRIES, free_port, make_entries, private_redis, release_of, traffic
-from benchmarks.processes import cpu_seconds, listens, spread_cores, started
-from benchmarks.service import serving, students_served
+from benchmarks.processes import Server, listens, running, spread_cores
+from benchmarks.service import service, students
 from benchmarks.wrk import Measured, walk, wrk_binary
 from cache.client import connect
 from cache.layout import parse_entry
@@ -43,8 +43,7 @@ CHUNK = 5_000
 class Contender:
     """A server that runs, and what wrk asks of it."""
 
-    url: str
-    pid: int
+    server: Server
     asked: Path
     method: Literal["GET", "POST"] = "GET"
 
@@ -75,18 +74,17 @@ def run(entries: int = ENTRIES, rounds: int = 7, seconds: float = 5.0) -> dict[s
         _told(f"writing {entries:,} entries")
         queries = _fill(redis_url, entries, store)
         gets, posts = _write_asked(work, queries)
-        students = stack.enter_context(students_served(work))
-        served = stack.enter_context(serving(work, redis_url, students.url, cores=server))
-        ours = Contender(served.url, served.process.pid, gets)
-        plain = stack.enter_context(_bare("asgi", work, redis_url, gets, server))
-        fast = stack.enter_context(_bare("fastapi", work, redis_url, gets, server))
-        contenders = {
-            "ours": ours,
-            "asgi": plain,
-            "fastapi": fast,
-            "batch": Contender(ours.url, ours.pid, posts, "POST"),
-        }
+        student = stack.enter_context(running(students(work)))
+        ours = stack.enter_context(running(service(work, redis_url, student.url, cores=server)))
+        plain = stack.enter_context(running(_bare("asgi", work, redis_url, server)))
+        fast = stack.enter_context(running(_bare("fastapi", work, redis_url, server)))
         _compare(ours.url, plain.url, traffic(queries, COMPARED, seed=1))
+        contenders = {
+            "ours": Contender(ours, gets),
+            "asgi": Contender(plain, gets),
+            "fastapi": Contender(fast, gets),
+            "batch": Contender(ours, posts, "POST"),
+        }
         turns = _rounds(contenders, rounds, seconds, loader)
     return _figures(turns) | {"entries": entries, "rounds": rounds}
 
@@ -105,9 +103,9 @@ def _rounds(contenders: dict[str, Contender], rounds: int, seconds: float, cores
 
 
 def _turn(contender: Contender, seconds: float, cores: str) -> Turn:
-    before = cpu_seconds(contender.pid)
-    measured = walk(contender.url, contender.asked, seconds, CALLERS, contender.method, cores)
-    return Turn(measured, cpu_seconds(contender.pid) - before)
+    before = contender.server.cpu_seconds()
+    measured = walk(contender.server.url, contender.asked, seconds, CALLERS, contender.method, cores)
+    return Turn(measured, contender.server.cpu_seconds() - before)
 
 
 def _figures(turns: dict[str, list[Turn]]) -> dict[str, Any]:
@@ -178,13 +176,10 @@ def _compare(ours: str, plain: str, queries: Sequence[str]) -> None:
             raise RuntimeError(f"the servers differ on {query!r}: {told} and {wanted}")
 
 
-@contextmanager
-def _bare(kind: str, work: Path, redis_url: str, asked: Path, cores: str) -> Iterator[Contender]:
+def _bare(kind: str, work: Path, redis_url: str, cores: str) -> Server:
     port = free_port()
-    url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "benchmarks.bare", kind, redis_url, port]
-    with started(command, work / f"{kind}.log", lambda: listens(port), cores) as process:
-        yield Contender(url, process.pid, asked)
+    return Server(command, work / f"{kind}.log", f"http://127.0.0.1:{port}", lambda: listens(port), cores)
 
 
 def _told(what: str) -> None:

@@ -1,6 +1,6 @@
 """The callers of a service in a process of their own, and what they saw.
 
-    python -m benchmarks.load PORT PLAN OUT
+    python -m benchmarks.load URL PLAN OUT
 
 They ask until standard input ends, then write a row an answer to OUT.
 """
@@ -46,12 +46,12 @@ class Load:
 
 
 @contextmanager
-def loading(port: int, plan: Plan) -> Iterator[Load]:
-    """Callers of the service at that port, as long as the block lasts."""
+def loading(url: str, plan: Plan) -> Iterator[Load]:
+    """Callers of the service at `url`, as long as the block lasts."""
     load = Load()
     with TemporaryDirectory() as folder:
         out = Path(folder) / "seen.npy"
-        command = [sys.executable, "-m", "benchmarks.load", str(port), json.dumps(asdict(plan)), str(out)]
+        command = [sys.executable, "-m", "benchmarks.load", url, json.dumps(asdict(plan)), str(out)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE)
         try:
             yield load
@@ -64,10 +64,10 @@ def loading(port: int, plan: Plan) -> Iterator[Load]:
             process.wait()
 
 
-async def _call(port: int, plan: Plan, out: Path) -> None:
+async def _call(url: str, plan: Plan, out: Path) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
-    callers = Callers(port, plan)
+    callers = Callers(int(url.rpartition(":")[2]), plan)
     await callers.run(stop)
     np.save(out, np.array(callers.rows, SEEN))
 
@@ -76,4 +76,4 @@ if __name__ == "__main__":
     import uvloop
 
     gc.disable()  # a collection of so many rows, none of them a cycle, would count against the service
-    uvloop.run(_call(int(sys.argv[1]), Plan(**json.loads(sys.argv[2])), Path(sys.argv[3])))
+    uvloop.run(_call(sys.argv[1], Plan(**json.loads(sys.argv[2])), Path(sys.argv[3])))

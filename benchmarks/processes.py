@@ -7,7 +7,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import httpx
 
@@ -17,57 +19,57 @@ START_SECONDS = 60.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-@contextmanager
-def started(
-    command: Sequence[object], log: Path, ready: Callable[[], bool], cores: str = ""
-) -> Iterator["subprocess.Popen[bytes]"]:
-    """The process once `ready` says so; killed with its children afterwards. Its output goes to `log`.
+def _now() -> bool:
+    return True
 
-    `cores` pins it, as taskset writes them. Raises ServiceError, with the end of the log, where it ends or stays silent.
+
+@dataclass
+class Server:
+    """A process in a group of its own, its output in `log`; `url` is where it answers, `cores` pin it, as taskset writes them.
+
+    It is there once `ready` says so.
     """
-    process = start(command, log, cores)
+
+    command: Sequence[object]
+    log: Path
+    url: str = ""
+    ready: Callable[[], bool] = _now
+    cores: str = ""
+    process: "subprocess.Popen[bytes]" = field(init=False)
+
+    def start(self) -> Self:
+        """Start it, again where it was killed. Raises ServiceError, with the end of its log, where it ends or stays silent."""
+        pin = ["taskset", "-c", self.cores] if self.cores else []
+        with self.log.open("ab") as out:
+            command = [*pin, *map(str, self.command)]
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        until = time.monotonic() + START_SECONDS
+        while not self.ready():
+            if self.process.poll() is not None or time.monotonic() > until:
+                self.kill()
+                end = self.log.read_text(errors="replace")[-2000:]
+                raise ServiceError(f"wanted {' '.join(command)} to answer, but it did not start:\n{end}")
+            time.sleep(0.02)
+        return self
+
+    def kill(self) -> None:
+        """kill -9, its children with it."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def cpu_seconds(self) -> float:
+        """CPU seconds that it and its children (workers) have used by now, the kernel's part included."""
+        return _cpu_seconds(self.process.pid)
+
+
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
+    """The server, started, and killed at the end."""
     try:
-        await_ready(process, ready, log)
-        yield process
+        yield server.start()
     finally:
-        kill(process)
-
-
-def start(command: Sequence[object], log: Path, cores: str = "") -> "subprocess.Popen[bytes]":
-    """Start it in a process group of its own."""
-    pin = ["taskset", "-c", cores] if cores else []
-    with log.open("ab") as out:
-        return subprocess.Popen([*pin, *map(str, command)], stdout=out, stderr=out, start_new_session=True)
-
-
-def await_ready(process: "subprocess.Popen[bytes]", ready: Callable[[], bool], log: Path) -> None:
-    """Wait until `ready`. Raises ServiceError where the process ends or START_SECONDS pass before."""
-    until = time.monotonic() + START_SECONDS
-    while not ready():
-        if process.poll() is not None or time.monotonic() > until:
-            end = log.read_text(errors="replace")[-2000:]
-            raise ServiceError(f"wanted {process.args!r} to answer, but it did not start:\n{end}")
-        time.sleep(0.02)
-
-
-def kill(process: "subprocess.Popen[bytes]") -> None:
-    """kill -9, its children with it."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU seconds a process and its children (workers) have used by now, their threads and the kernel's part included."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return (int(fields[11]) + int(fields[12])) / TICKS + sum(cpu_seconds(int(child)) for child in children)
-
-
-def listens(port: int) -> bool:
-    """Whether somebody listens on that port of loopback."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        server.kill()
 
 
 def answers(url: str) -> bool:
@@ -78,7 +80,19 @@ def answers(url: str) -> bool:
         return False
 
 
+def listens(port: int) -> bool:
+    """Whether somebody listens on that port of loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def spread_cores(count: int) -> list[str]:
-    """A core for each of `count` processes, as taskset writes them: none shared where there are enough; "" where there is one."""
+    """A core for each of `count` processes, none shared where there are enough; "" for each where there is but one."""
     cores = sorted(os.sched_getaffinity(0))
     return [str(cores[n % len(cores)]) if len(cores) > 1 else "" for n in range(count)]
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return (int(fields[11]) + int(fields[12])) / TICKS + sum(_cpu_seconds(int(child)) for child in children)

@@ -1,50 +1,95 @@
-"""The service under load: `stillhouse serve` in a process of its own, with a stand-in for the students' servers."""
+"""What is put under load: `stillhouse serve`, its students' stand-ins, a Redis or a Cluster that may be killed."""
 
-import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+from redis import Redis
+from redis.exceptions import RedisError
+
 from benchmarks.online import free_port
-from benchmarks.processes import answers, listens, started
+from benchmarks.processes import Server, answers, listens, running
+from cache.server import redis_binary
+from labels.errors import ServiceError
 
 STILLHOUSE = Path(sys.executable).with_name("stillhouse")
 STUDENT_SECONDS = 0.02
 """How long a student takes for an answer."""
+NODE_TIMEOUT_MS = 2000
+SLOTS = 16384
+START_SECONDS = 60.0
 
 
-@dataclass
-class Server:
-    """A process that answers on a port of loopback."""
-
-    port: int
-    command: list[object]
-    log: Path
-    process: "subprocess.Popen[bytes]"
-
-    @property
-    def url(self) -> str:
-        """Where it answers."""
-        return f"http://127.0.0.1:{self.port}"
-
-
-@contextmanager
-def students_served(work: Path) -> Iterator[Server]:
-    """Stand-ins for the servers of all students of `benchmarks.told`."""
-    port, log = free_port(), work / "students.log"
-    command: list[object] = [sys.executable, "-m", "benchmarks.told", port, STUDENT_SECONDS]
-    with started(command, log, lambda: listens(port)) as process:
-        yield Server(port, command, log, process)
-
-
-@contextmanager
-def serving(work: Path, redis_url: str, students: str, *changes: str, cores: str = "") -> Iterator[Server]:
-    """`stillhouse serve` on that Redis and those students once it is ready; `changes` are settings, as key=value."""
-    port, log = free_port(), work / "serve.log"
+def service(work: Path, redis_url: str, students: str, *changes: str, cores: str = "") -> Server:
+    """`stillhouse serve` on that Redis and those students; `changes` are settings, as key=value."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
     told = [f"cache.redis_url={redis_url}", f"serve.student_url={students}/{{student}}", *changes]
     command: list[object] = [STILLHOUSE, "serve", "--work", work, "--port", port]
     command += [part for change in told for part in ("--set", change)]
-    with started(command, log, lambda: answers(f"http://127.0.0.1:{port}/readyz"), cores) as process:
-        yield Server(port, command, log, process)
+    return Server(command, work / "serve.log", url, lambda: answers(f"{url}/readyz"), cores)
+
+
+def students(work: Path) -> Server:
+    """Stand-ins for the servers of all students of `benchmarks.told`."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.told", port, STUDENT_SECONDS]
+    return Server(command, work / "students.log", f"http://127.0.0.1:{port}", lambda: listens(port))
+
+
+def durable_redis(work: Path, *options: str) -> Server:
+    """A Redis on loopback whose data survive a kill; `options` are more of its arguments."""
+    port = free_port()
+    folder = work / f"redis-{port}"
+    folder.mkdir()
+    command = [
+        redis_binary(),
+        "--port",
+        port,
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        folder,
+        "--save",
+        "",
+        "--appendonly",
+        "yes",
+    ]
+    url = f"redis://127.0.0.1:{port}"
+    return Server([*command, *options], folder / "redis.log", url, lambda: _pongs(url))
+
+
+@contextmanager
+def cluster(work: Path) -> Iterator[list[Server]]:
+    """The three nodes of a Redis Cluster on loopback, a third of the slots each, without replicas."""
+    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS)]
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(running(durable_redis(work, *options))) for _ in range(3)]
+        clients = [stack.enter_context(closing(Redis.from_url(node.url))) for node in nodes]
+        for n, client in enumerate(clients):
+            client.execute_command("CLUSTER ADDSLOTS", *range(SLOTS * n // 3, SLOTS * (n + 1) // 3))
+            client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[0].url.rpartition(":")[2])
+        until = time.monotonic() + START_SECONDS
+        while not all(_knows_all(client) for client in clients):
+            if time.monotonic() > until:
+                raise ServiceError(
+                    f"wanted three Redis nodes to be a Cluster within {START_SECONDS:.0f} s, they are none"
+                )
+            time.sleep(0.05)
+        yield nodes
+
+
+def _knows_all(client: Redis) -> bool:
+    info = client.execute_command("CLUSTER INFO")
+    told = info if isinstance(info, dict) else dict(line.split(":") for line in info.decode().split())
+    return told["cluster_state"] == "ok" and told["cluster_known_nodes"] == "3"
+
+
+def _pongs(url: str) -> bool:
+    with closing(Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1, retry=None)) as client:
+        try:
+            return bool(client.ping())
+        except RedisError:  # not there yet, or still loading its data
+            return False

@@ -8,7 +8,7 @@ names its release and tells by its value which release or student it is from. Th
 import statistics
 import sys
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +20,8 @@ from benchmarks.callers import Plan
 from benchmarks.judge import PROBLEMS, SOURCES
 from benchmarks.load import Seen, loading
 from benchmarks.online import private_redis
-from benchmarks.service import serving, students_served
+from benchmarks.processes import running
+from benchmarks.service import service, students
 from benchmarks.told import entries_of, release_of
 from cache.client import connect
 from cache.publish import publish
@@ -50,21 +51,22 @@ def run(
     A switch lasts from the first key written until SETTLE_SECONDS after the release was switched; `head` and `tail` are
     queries that the cache has, and that a student answers.
     """
-    with TemporaryDirectory() as folder, private_redis() as redis_url, students_served(Path(folder)) as students:
-        with closing(connect(redis_url)) as client:
-            publish(client, entries_of(1, entries), release_of(1, entries))
-            changes = ("task=benchmarks.told:Told", f"serve.workers={workers}")
-            with (
-                serving(Path(folder), redis_url, students.url, *changes) as served,
-                loading(served.port, Plan(rate, entries, releases=switches + 1)) as load,
-            ):
-                time.sleep(WARM_SECONDS)
-                started, done = time.monotonic(), list[Switch]()
-                for number in range(2, switches + 2):
-                    time.sleep(pause)
-                    done.append(_switch(client, number, entries))
-                    sys.stderr.write(f"switch {len(done)} of {switches}\n")
-                time.sleep(pause)
+    changes = ("task=benchmarks.told:Told", f"serve.workers={workers}")
+    with ExitStack() as stack:
+        work = Path(stack.enter_context(TemporaryDirectory()))
+        redis_url = stack.enter_context(private_redis())
+        client = stack.enter_context(closing(connect(redis_url)))
+        publish(client, entries_of(1, entries), release_of(1, entries))
+        student = stack.enter_context(running(students(work)))
+        served = stack.enter_context(running(service(work, redis_url, student.url, *changes)))
+        load = stack.enter_context(loading(served.url, Plan(rate, entries, releases=switches + 1)))
+        time.sleep(WARM_SECONDS)
+        started, done = time.monotonic(), list[Switch]()
+        for number in range(2, switches + 2):
+            time.sleep(pause)
+            done.append(_switch(client, number, entries))
+            sys.stderr.write(f"switch {len(done)} of {switches}\n")
+        time.sleep(pause)
     return _figures(load.seen, done, started)
 
 

@@ -78,9 +78,9 @@ class Students:
     async def __call__(
         self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
     ) -> None:
-        """What vLLM would say to a chat; {} to all else."""
+        """What vLLM would say to a chat; to all else that it serves that student."""
         _, student, *path = scope["path"].split("/")
-        said: dict[str, Any] = {}
+        said: dict[str, Any] = {"data": [{"id": student}]}
         if student == "slow":
             self.seconds = float(path[0])
         elif scope["method"] == "POST":

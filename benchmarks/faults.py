@@ -1,0 +1,158 @@
+"""What breaks under load, one fault after another: never a wrong answer, never a late one; how soon all is well again.
+
+`stillhouse serve` answers single questions and batches at a steady rate, head and tail, while a part of what it stands on is
+killed, frozen, slowed down, removed or corrupted for some seconds and then put right. Every answer must be none or its query's
+own, of a release that was published whole, and be there within the deadline and ALLOWED_MS, which the callers themselves take
+on a busy machine. All is well again when, for WELL_SECONDS on end, every question of the head was answered from the cache and
+every one of the tail was answered.
+"""
+
+import itertools
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import breaking
+from benchmarks.breaking import Fault, Scene
+from benchmarks.callers import Plan
+from benchmarks.judge import PROBLEMS, SOURCES
+from benchmarks.load import Seen, loading
+from benchmarks.processes import Server, running
+from benchmarks.service import STUDENT_SECONDS, cluster, durable_redis, service, students
+from benchmarks.told import entries_of, release_of
+from cache.client import connect
+from cache.publish import publish
+
+DEADLINE_MS = 300
+ALLOWED_MS = 100
+WELL_SECONDS = 0.5
+WARM_SECONDS = 5.0
+TAIL_SHARE = 0.1
+FAULTS: Mapping[str, Fault] = {
+    "no_fault": breaking.nothing,
+    "redis_killed": breaking.redis_killed,
+    "redis_frozen": breaking.redis_frozen,
+    "student_killed": breaking.student_killed,
+    "student_slow": breaking.student_slow,
+    "both_killed": breaking.both_killed,
+    "pointer_missing": breaking.pointer_missing,
+    "pointer_broken": breaking.pointer_broken,
+    "half_written": breaking.half_written,
+    "values_corrupted": breaking.values_corrupted,
+}
+CLUSTER_FAULTS: Mapping[str, Fault] = {"cluster_node_lost": breaking.redis_killed}
+
+
+@dataclass(frozen=True)
+class Broken:
+    """When a fault began, when it was put right, and until when it was watched (time.monotonic); what it found out."""
+
+    name: str
+    begin: float
+    end: float
+    until: float
+    notes: Mapping[str, object]
+
+
+def run(entries: int = 100_000, rate: float = 500.0, seconds: float = 4.0, settle: float = 4.0) -> dict[str, Any]:
+    """The figures of each fault, and over all: whether what must hold holds, wrong, late and failed answers."""
+    figures: dict[str, dict[str, Any]] = {}
+    with TemporaryDirectory() as folder, running(durable_redis(Path(folder))) as redis:
+        figures |= _under_load(FAULTS, Path(folder), [redis], entries, rate, seconds, settle)
+    with TemporaryDirectory() as folder, cluster(Path(folder)) as nodes:
+        figures |= _under_load(CLUSTER_FAULTS, Path(folder), nodes, entries, rate, seconds, settle)
+    Console(stderr=True).print(_table(figures))
+    over_all = {name: sum(one[name] for one in figures.values()) for name in ("answers", "wrong", "late", "errors")}
+    return {"holds": not (over_all["wrong"] or over_all["late"] or over_all["errors"]), **over_all, **figures}
+
+
+def _under_load(
+    faults: Mapping[str, Fault],
+    work: Path,
+    nodes: list[Server],
+    entries: int,
+    rate: float,
+    seconds: float,
+    settle: float,
+) -> dict[str, dict[str, Any]]:
+    """The figures of each of these faults, on one service."""
+    first, clustered = nodes[0], len(nodes) > 1
+    with ExitStack() as stack:
+        client = stack.enter_context(closing(connect(first.url, clustered)))
+        publish(client, entries_of(1, entries), release_of(1, entries))
+        student = stack.enter_context(running(students(work)))
+        changes = (
+            "task=benchmarks.told:Told",
+            f"cache.deadline_ms={DEADLINE_MS}",
+            f"cache.cluster={str(clustered).lower()}",
+        )
+        served = stack.enter_context(running(service(work, first.url, student.url, *changes)))
+        scene = Scene(work, client, first, student, STUDENT_SECONDS, entries, 1, {})
+        plan = Plan(rate, entries, tail_share=TAIL_SHARE, releases=breaking.HALF_WRITTEN - 1)
+        load = stack.enter_context(loading(served.url, plan))
+        time.sleep(WARM_SECONDS)
+        done = [_broken(name, fault, scene, seconds, settle) for name, fault in faults.items()]
+    return {one.name: _figures(load.seen, one) for one in done}
+
+
+def _broken(name: str, fault: Fault, scene: Scene, seconds: float, settle: float) -> Broken:
+    sys.stderr.write(f"{name}\n")
+    scene.notes.clear()
+    begin = time.monotonic()
+    with fault(scene):
+        time.sleep(seconds)
+    end = time.monotonic()
+    time.sleep(settle)
+    return Broken(name, begin, end, time.monotonic(), dict(scene.notes))
+
+
+def _figures(seen: Seen, broken: Broken) -> dict[str, Any]:
+    """Of the answers asked for from the fault's begin to the end of the watch: by source, what was amiss, how slow."""
+    seen = seen[(seen["at"] >= broken.begin) & (seen["at"] < broken.until)]
+    source, problem = seen["source"], seen["problem"]
+    failed = problem == PROBLEMS.index("error")
+    nones = seen["ms"][source == SOURCES.index("none")]
+    return {
+        "answers": len(seen),
+        **{name: int((source == n).sum()) for n, name in enumerate(SOURCES[:-1])},
+        "errors": int(failed.sum()),
+        "wrong": int(((problem > 0) & ~failed).sum()),
+        "late": int((seen["ms"] > DEADLINE_MS + ALLOWED_MS).sum()),
+        "p99_ms": round(float(np.percentile(seen["ms"], 99)), 1),
+        "none_p99_ms": round(float(np.percentile(nones, 99)), 1) if len(nones) else None,
+        "slowest_ms": round(float(seen["ms"].max()), 1),
+        "slowest_served_ms": round(float(seen["served_ms"].max()), 1),
+        "fault_s": round(broken.end - broken.begin, 2),
+        "recovery_s": _recovery(seen, broken),
+        **broken.notes,
+    }
+
+
+def _recovery(seen: Seen, broken: Broken) -> float | None:
+    """Seconds from the fault's end until all was well, for WELL_SECONDS on end; None where that never was."""
+    wanted = np.where(
+        seen["head"], seen["source"] == SOURCES.index("cache"), seen["source"] <= SOURCES.index("tail-cache")
+    )
+    unwell = seen["at"][(~wanted | (seen["problem"] > 0)) & (seen["at"] >= broken.end)]
+    edges = np.concatenate([[broken.end], unwell, [broken.until]])
+    for last, following in itertools.pairwise(edges):
+        if following - last >= WELL_SECONDS:
+            return round(float(last - broken.end), 3)
+    return None
+
+
+def _table(figures: Mapping[str, Mapping[str, Any]]) -> Table:
+    shown = [*SOURCES[:-1], "errors", "wrong", "late", "none_p99_ms", "slowest_ms", "fault_s", "recovery_s"]
+    table = Table("fault", *shown, title=f"answers while it lasts and after, deadline {DEADLINE_MS} ms")
+    for name, found in figures.items():
+        table.add_row(name, *(str(found[one]) for one in shown))
+    return table
