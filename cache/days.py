@@ -68,7 +68,9 @@ def read_days(client: Client, last: date, days: int) -> list[Day]:
             found = []
             for place in range(NEW_AFTER, len(names)):
                 name, before = names[place], names[place - NEW_AFTER : place]
-                missed, new = _different(client, name, before if any(map(held.get, names[: place - NEW_AFTER + 1])) else [])
+                missed, new = _different(
+                    client, name, before if any(map(held.get, names[: place - NEW_AFTER + 1])) else []
+                )
                 if (told := day_of(name, list(held[name].values()), missed, new)).total:
                     found.append(told)
             return found

@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from evals import labelling, plots, student_plots
+from evals import labelling, online_plots, plots, student_plots
 from evals.calibration import Checked
 from labels.files import write_text
 from labels.records import Label, Verdict
@@ -79,6 +79,10 @@ def write_report(summary: Mapping[str, Any], data: ReportData, path: Path) -> No
             student_plots.training(data.training),
             student_plots.comparisons(summary.get("comparisons") or []),
         ],
+        online=summary.get("online") or {},
+        online_rows=online_plots.rows(summary.get("online") or {}),
+        online_words=online_plots.counted(summary.get("online") or {}),
+        online_plots=online_plots.drawn(summary.get("online") or {}),
         beside=_beside(summary.get("served")),
         left_out=_left_out(summary.get("dataset")),
         sizes={author: size for author in ("teacher", "student") if (size := summary.get(f"{author}_size"))},
@@ -221,10 +225,10 @@ def _parity(found: Mapping[str, Any] | None, served: Mapping[str, Any] | None) -
     )
 
 
-def _clip(value: object) -> str:
-    """At most MAX_SHOWN characters."""
+def _clip(value: object, most: int = MAX_SHOWN) -> str:
+    """At most `most` characters."""
     text = str(value)
-    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
+    return text if len(text) <= most else text[:most] + "…"
 
 
 def _figure(value: float | None) -> str:
