@@ -118,7 +118,7 @@ def private_redis(*options: str) -> Iterator[str]:
 
 def _wait(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
     until = monotonic() + START_SECONDS
-    with closing(Redis(port=port, retry=None)) as client:
+    with closing(Redis.from_url(f"redis://127.0.0.1:{port}", retry=None)) as client:
         while True:
             try:
                 client.ping()

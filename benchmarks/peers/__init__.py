@@ -1,4 +1,4 @@
-"""Other labelling tools, each in a virtual environment of its own, asked through one small script each.
+"""Other tools (for labelling, review, caching), each in a virtual environment of its own, asked through one small script each.
 
 A script is given a job on its standard input and prints what came of it as the last line of its output.
 """
@@ -12,11 +12,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+REDIS_PY = ("redis==8.1.0", "hiredis==3.5.0")  # as in requirements/: each cache is timed beside it
 PINS = {
     "distilabel": ("distilabel[openai]==1.5.3", "requests==2.34.2"),  # it imports requests without asking for it
     "curator": ("bespokelabs-curator==0.1.31",),
     "label_studio": ("label-studio==1.23.2",),
     "potato": ("potato-annotation==2.12.1",),
+    "cashews": ("cashews[redis]==7.6.0", *REDIS_PY),
+    "diskcache": ("diskcache==5.6.3", *REDIS_PY),
+    "redisvl": ("redisvl==0.28.0", *REDIS_PY),
+    "langchain": ("langchain-community==0.4.2", *REDIS_PY),
+    "litellm": ("litellm==1.102.4", *REDIS_PY),
+    "gptcache": ("gptcache==0.1.44", "sqlalchemy", "faiss-cpu", *REDIS_PY),  # it installs the two when first used
 }
 QUIET = {
     "HF_HUB_OFFLINE": "1",
