@@ -1,102 +1,280 @@
-"""Lookup over HTTP: `GET /v1/lookup?q=`, `/healthz` (the process is up), `/readyz` (a release is served)."""
+"""Lookup over HTTP, as an ASGI app: served by `cache.serve.run`, or mounted in an app of your own.
+
+    answers = create_app(lambda: Lookup(connect_async(url), students, SemanticRoles))
+
+    @asynccontextmanager
+    async def lifespan(_):  # Starlette and FastAPI start no app that is mounted in theirs
+        async with answers.router.lifespan_context(answers):
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+    app.mount("/answers", answers)
+
+The two lookup routes are plain ASGI, which leaves most of a request's time to the answer; Starlette does the rest.
+"""
 
 import asyncio
-import errno
-import signal
-import socket
+import json
+import logging
+import math
+import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import count
+from typing import Any
 
-import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
-from cache.lookup import Answer, Lookup
-from labels.errors import BusyError, InputError, ServiceError
-from labels.headers import DefaultHeaders
+from cache.api_keys import ApiKeys, key_of
+from cache.log import note
+from cache.lookup import Lookup
+from cache.metrics import CONTENT_TYPE, Metrics
+from cache.openapi import describe
+from cache.rates import Rates
+from cache.request import check_versions, header, parse_batch, parse_query_string, read_body, sane_id
+from cache.shared import Shared
+from labels.errors import InputError
 
-HOST, PORT = "127.0.0.1", 8808
+LOOKUP = "/v1/lookup"
+METRICS = "/metrics"
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+SLOW = 1.5  # times the deadline: an answer that took longer is logged
+TICK_SECONDS = 1.0
+NOT_STARTED = "the service has not been started; whoever mounts it enters its lifespan, as cache.http says"
+
+MakeLookup = Callable[[], AbstractAsyncContextManager[Lookup]]
+RawHeaders = list[tuple[bytes, bytes]]
 
 
-def create_app(make_lookup: Callable[[], AbstractAsyncContextManager[Lookup]]) -> FastAPI:
-    """The service as an ASGI app. `make_lookup` is entered when it starts and left when it stops."""
+def create_app(
+    make_lookup: MakeLookup, *, keys: ApiKeys | None = None, rate: float | None = None, log_queries: bool = False
+) -> "LookupApp":
+    """The service. `make_lookup` is entered when the app starts and left when it stops.
+
+    With `keys` only who sends one is answered lookups and metrics. `rate` is how many requests a second each key, or
+    without keys each address, may send. `log_queries` writes the text of slow and failed lookups into the log.
+    """
+    return LookupApp(make_lookup, keys, rate, log_queries)
+
+
+class LookupApp(Starlette):
+    """The service; `create_app` makes it. More can be mounted beside its own paths, as in any Starlette app."""
+
+    def __init__(self, make_lookup: MakeLookup, keys: ApiKeys | None, rate: float | None, log_queries: bool) -> None:
+        routes = [
+            Route("/healthz", self._healthz),
+            Route("/readyz", self._readyz),
+            Route(METRICS, self._metrics),
+            Route("/openapi.json", self._openapi),
+        ]
+        handlers: dict[Any, Any] = {HTTPException: _said}
+        super().__init__(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
+        self._make_lookup, self._keys, self._rate, self._log_queries = make_lookup, keys, rate, log_queries
+        self._lookup: Lookup | None = None
+        self._shared, self._worker = Shared(), 0
+        self._rates: Rates | None = None
+        self._statuses: Counter[int] = Counter()
+        self._process_hits = 0
+        self._draining = False
+        self._ids, self._id_start = count(), b""
+        self._headers: RawHeaders = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+        self._json_headers = [(b"content-type", b"application/json"), *self._headers]
+
+    def share(self, shared: Shared, worker: int) -> None:
+        """Be the `worker`th of several processes. To be called before the app starts."""
+        self._shared, self._worker = shared, worker
+
+    def drain(self) -> None:
+        """Say that no more should be asked: /readyz turns to 503, and every answer ends its connection."""
+        self._draining = True
+        self._headers.append((b"connection", b"close"))
+        self._json_headers.append((b"connection", b"close"))
+        note("drain")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request: the lookups here, all others by Starlette's way."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        headers = scope["headers"]
+        request_id = sane_id(header(headers, b"x-request-id")) or b"%b-%x" % (self._id_start, next(self._ids))
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path != LOOKUP:
+            await self._other(scope, receive, send, path, request_id)
+            return
+        status, more = 200, _NONE
+        try:
+            if self._keys is not None or self._rates is not None:
+                self._admit(scope)
+            body = await self._answer(scope, receive, headers, request_id)
+        except Exception as error:
+            status, body, more = self._failure(scope, error, request_id)
+        self._statuses[status] += 1
+        length = (b"content-length", b"%d" % len(body))
+        start = [*self._json_headers, length, (b"x-request-id", request_id), *more]
+        await send({"type": "http.response.start", "status": status, "headers": start})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: Scope, receive: Receive, headers: RawHeaders, request_id: bytes) -> bytes:
+        """The JSON that answers a lookup."""
+        lookup = self._lookup
+        if lookup is None:
+            raise HTTPException(503, NOT_STARTED)
+        method = scope["method"]
+        if method in ("GET", "HEAD"):
+            asked = parse_query_string(scope["query_string"])
+            if len(asked) > 1:
+                check_versions(asked.get("task"), asked.get("normalisation"), lookup.task.name)
+            query = asked.get("q", "")
+            answer = lookup.known(query)
+            if answer is None:
+                answer = await lookup.get(query)
+                self._slow(answer.milliseconds, 1, [query], request_id)
+            else:
+                self._process_hits += 1
+            return answer.to_json()
+        if method != "POST":
+            raise HTTPException(405, f"wanted GET or POST, got {method[:20]}", {"Allow": "GET, HEAD, POST"})
+        batch = parse_batch(await read_body(receive, headers), header(headers, b"content-type"))
+        check_versions(batch.task, batch.normalisation, lookup.task.name)
+        answers = await lookup.get_many(batch.queries)
+        self._slow(answers[0].milliseconds, len(answers), batch.queries, request_id)
+        return b'{"answers":[%b]}' % b",".join([answer.to_json() for answer in answers])
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send, path: str, request_id: bytes) -> None:
+        """Everything but lookups, with the headers that every answer has."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._statuses[message["status"]] += 1
+                own = {name for name, _ in message["headers"]}
+                ours = [(name, value) for name, value in self._headers if name not in own]
+                message["headers"] = [*message["headers"], *ours, (b"x-request-id", request_id)]
+            await send(message)
+
+        try:
+            if path == METRICS and self._keys is not None:
+                self._admit(scope)
+            await super().__call__(scope, receive, send_with_headers)
+        except HTTPException as error:
+            await _said(None, error)(scope, receive, send_with_headers)
+        except Exception as error:  # Starlette has answered it
+            note("failed", logging.ERROR, error, {"status": 500, "id": request_id.decode(), "path": path})
+
+    def _admit(self, scope: Scope) -> None:
+        """401 for who has no key where keys are wanted, 429 for who asks too often."""
+        caller: int | str = scope["client"][0] if scope.get("client") else ""
+        if self._keys is not None:
+            key = self._keys.number(key_of(scope["headers"]))
+            if key is None:
+                raise HTTPException(
+                    401, "wanted an API key: send `Authorization: Bearer KEY`", {"WWW-Authenticate": "Bearer"}
+                )
+            caller = key
+        if self._rates is not None and (seconds := self._rates.wait(caller)):
+            wait = str(math.ceil(seconds))
+            raise HTTPException(429, f"wanted at most {self._rate:g} requests a second", {"Retry-After": wait})
+
+    def _failure(self, scope: Scope, error: Exception, request_id: bytes) -> tuple[int, bytes, RawHeaders]:
+        """Status, body and headers that say what was wrong; logged."""
+        told: dict[str, object] = {"id": request_id.decode(), "path": LOOKUP}
+        if self._log_queries:
+            told["query_string"] = scope["query_string"][:1000].decode(errors="replace")
+        if isinstance(error, InputError):
+            status, words, more = 400, str(error), _NONE
+        elif isinstance(error, HTTPException):
+            status, words = error.status_code, error.detail
+            more = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+        else:
+            status, words, more = 500, f"something is wrong here; the log says more of request {told['id']}", _NONE
+        level, raised = (logging.ERROR, error) if status == 500 else (logging.WARNING, None)
+        note("failed", level, raised, {"status": status, "reason": words} | told)
+        return status, _json({"error": words}), more
+
+    def _slow(self, milliseconds: float, asked: int, queries: list[str], request_id: bytes) -> None:
+        if self._lookup and milliseconds > self._lookup.deadline * 1000 * SLOW:
+            told: dict[str, object] = {"id": request_id.decode(), "milliseconds": milliseconds, "asked": asked}
+            note("slow", logging.WARNING, told=told | ({"query": queries[0][:200]} if self._log_queries else {}))
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with make_lookup() as lookup:
-            app.state.lookup = lookup
-            yield
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        self._id_start = os.urandom(5).hex().encode()  # here, not earlier: processes that were forked differ
+        self._rates = None if self._rate is None else Rates(self._rate, self._shared.callers)
+        note("start", told={"worker": self._worker})
+        async with self._make_lookup() as lookup:
+            self._lookup, self._metrics_of = lookup, Metrics(lookup, self._counts, self._shared, self._worker)
+            ticking = asyncio.create_task(self._tick(lookup))
+            try:
+                yield
+            finally:
+                ticking.cancel()
+                self._metrics_of.tell(None)
+                self._lookup = None
+        note("stop", told={"worker": self._worker})
 
-    app = FastAPI(title="Stillhouse lookup", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_middleware(DefaultHeaders, headers=HEADERS)
+    async def _tick(self, lookup: Lookup) -> None:
+        """Once a second: let the other processes have our counts, and log which release is served."""
+        before: object = ()
+        while True:
+            release, reason = await lookup.current()
+            self._metrics_of.tell(release)
+            if (now := (release and release.release, reason)) != before:
+                told = {"release": release.release, "student": release.student} if release else {"reason": reason}
+                note("ready" if release else "not ready", told={"worker": self._worker, **told})
+                before = now
+            await asyncio.sleep(TICK_SECONDS)
 
-    @app.exception_handler(InputError)
-    async def refuse(_: Request, error: InputError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 400)
+    def _counts(self) -> dict[str, Any]:
+        return {
+            "statuses": {str(status): n for status, n in self._statuses.items()},
+            "process_hits": self._process_hits,
+        }
 
-    @app.get("/v1/lookup")
-    async def lookup(request: Request, q: str = "") -> Answer:
-        """What the query names. 400 where it is empty or too long; no answer is a 200 with source "none"."""
-        service: Lookup = request.app.state.lookup
-        return await service.get(q)
-
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
+    async def _healthz(self, _: Request) -> Response:
         """The process is up."""
-        return {"status": "ok"}
+        return JSONResponse({"status": "ok"})
 
-    @app.get("/readyz")
-    async def readyz(request: Request) -> JSONResponse:
+    async def _readyz(self, _: Request) -> Response:
         """A release is served; 503 and why where none is."""
-        service: Lookup = request.app.state.lookup
-        release, reason = await service.current()
+        if self._lookup is None or self._draining:
+            release, reason = None, "the service is about to end" if self._draining else NOT_STARTED
+        else:
+            release, reason = await self._lookup.current()
         if release is None:
             return JSONResponse({"status": "not ready", "reason": reason}, 503)
         return JSONResponse({"status": "ready", "release": release.release})
 
-    return app
+    async def _metrics(self, _: Request) -> Response:
+        """Prometheus's text format."""
+        if self._lookup is None:
+            raise HTTPException(503, NOT_STARTED)
+        return Response(self._metrics_of.text((await self._lookup.current())[0]), media_type=CONTENT_TYPE)
+
+    async def _openapi(self, request: Request) -> Response:
+        """What the service takes and gives."""
+        if self._lookup is None:
+            raise HTTPException(503, NOT_STARTED)
+        return JSONResponse(describe(self._lookup.task, request.scope.get("root_path", ""), self._keys is not None))
 
 
-def run(app: FastAPI, host: str = HOST, port: int = PORT) -> None:
-    """Serve until Ctrl-C or SIGTERM, then drain and return. Call it in the main thread.
-
-    Raises BusyError where the port is taken and ServiceError where it can't be listened on, both before the app
-    starts; and whatever the app's start raises.
-    """
-    # SIGTERM ends it as Ctrl-C does: by unwinding, so that the services it shares are let go of.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with closing(_listen(host, port)) as listening:
-            asyncio.run(_serve(app, listening))
-    except KeyboardInterrupt:
-        pass
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _said(_: Request | None, error: HTTPException) -> Response:
+    """What Starlette refuses, in the one shape that errors have here."""
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
-async def _serve(app: FastAPI, listening: socket.socket) -> None:
-    """The app's start and end stand outside uvicorn, which would print a traceback for a start that fails."""
-    async with app.router.lifespan_context(app):
-        # no access log: no log may hold a query's text
-        config = uvicorn.Config(app, lifespan="off", log_level="warning", access_log=False, server_header=False)
-        await uvicorn.Server(config).serve([listening])
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket on the port, held from before the app starts, so that nobody takes it meanwhile."""
-    try:
-        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            raise BusyError(f"port {port} of {host} is taken by another program; choose another: --port N") from error
-        raise ServiceError(f"can't listen on {host}, port {port}: {error}; choose others: --host, --port") from error
-    # What it accepts inherits this, which asyncio sets on no socket made elsewhere: without it the body of an answer
-    # waits 40 ms for the caller to acknowledge its head.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
+_NONE: RawHeaders = []

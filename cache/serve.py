@@ -1,0 +1,155 @@
+"""Serving an ASGI app over HTTP, in this process or in several, until Ctrl-C or SIGTERM.
+
+A server is told to leave by a signal: it then says so to the app (whose /readyz turns to 503), takes what still comes for a
+tenth of the time it has for draining, and stops listening; what is in flight by then has the rest.
+"""
+
+import asyncio
+import errno
+import math
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from types import FrameType
+
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+
+from cache.http import LookupApp
+from cache.log import json_lines
+from cache.shared import Shared
+from labels.errors import BusyError, ServiceError
+
+HOST, PORT = "127.0.0.1", 8017
+DRAIN_SECONDS = 10.0
+KEEP_ALIVE_SECONDS = 75  # longer than the 60 of common balancers: who closes an idle connection first should not be us
+ENDINGS = (signal.SIGINT, signal.SIGTERM)
+
+MakeApp = Callable[[], Starlette]
+
+
+def run(
+    make_app: MakeApp, host: str = HOST, port: int = PORT, workers: int = 1, drain_seconds: float = DRAIN_SECONDS
+) -> None:
+    """Serve until Ctrl-C or SIGTERM, then drain and return. Call it in the main thread.
+
+    `make_app` is called in each of the `workers` processes, once it is there; the app's lifespan too. A process that dies
+    is started anew. Raises BusyError where the port is taken and ServiceError where it can't be listened on, both before
+    any app is made; and whatever making or starting the app raises (with several processes: as a ServiceError).
+    """
+    # SIGTERM ends it as Ctrl-C does: by unwinding, so that the services it shares are let go of.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with json_lines(), closing(_listen(host, port)) as listening:
+            if workers == 1:
+                work(make_app, listening, Shared(), 0, drain_seconds)
+            else:
+                from cache.supervise import supervise
+
+                supervise(make_app, listening, workers, drain_seconds)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def work(
+    make_app: MakeApp,
+    listening: socket.socket,
+    shared: Shared,
+    number: int,
+    drain_seconds: float,
+    ready: Callable[[], None] = lambda: None,
+    parent: int | None = None,
+) -> None:
+    """Be one server of the app, the `number`th, in this process, until told to leave.
+
+    `ready` is called once it answers. It also leaves when `parent`, the end of a pipe, is closed at the other end.
+    """
+
+    async def serve() -> None:
+        app = make_app()
+        if isinstance(app, LookupApp):
+            app.share(shared, number)
+        # The app's start and end stand outside uvicorn, which would print a traceback for a start that fails.
+        async with app.router.lifespan_context(app):
+            await _Server(app, drain_seconds, ready, parent).serve([listening])
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, which drains as this module says."""
+
+    def __init__(self, app: Starlette, drain_seconds: float, ready: Callable[[], None], parent: int | None) -> None:
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            log_config=None,
+            access_log=False,  # no log may hold a query's text
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=math.ceil(drain_seconds * 0.9),
+        )
+        super().__init__(config)
+        self._app, self._notice, self._ready, self._parent = app, drain_seconds / 10, ready, parent
+        self._leaves: float | None = None  # when it stops listening, by time.monotonic
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to leave; at a second Ctrl-C wait for nobody."""
+        if self._leaves is None:
+            self._leave(self._notice if sig == signal.SIGTERM else 0)
+        elif sig == signal.SIGINT:
+            self.should_exit = self.force_exit = True
+
+    def _leave(self, notice: float) -> None:
+        if self._leaves is None:
+            self._leaves = time.monotonic() + notice
+            if isinstance(self._app, LookupApp):
+                self._app.drain()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._parent is not None:
+            asyncio.get_running_loop().add_reader(self._parent, self._orphaned)
+        self._ready()
+
+    def _orphaned(self) -> None:
+        if self._parent is not None:
+            asyncio.get_running_loop().remove_reader(self._parent)
+            self._leave(0)
+
+    async def on_tick(self, counter: int) -> bool:
+        self.should_exit |= self._leaves is not None and time.monotonic() >= self._leaves
+        return await super().on_tick(counter)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's would raise the signals again in the end, amid what is being unwound."""
+        before = {ending: signal.signal(ending, self.handle_exit) for ending in ENDINGS}
+        try:
+            yield
+        finally:
+            for ending, handler in before.items():
+                signal.signal(ending, handler)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket on the port, held from before the app starts, so that nobody takes it meanwhile."""
+    try:
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise BusyError(f"port {port} of {host} is taken by another program; choose another: --port N") from error
+        raise ServiceError(f"can't listen on {host}, port {port}: {error}; choose others: --host, --port") from error
+    # What it accepts inherits this, which asyncio sets on no socket made elsewhere: without it the body of an answer
+    # waits 40 ms for the caller to acknowledge its head.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
