@@ -17,7 +17,7 @@ class Shared:
     def __init__(self, workers: int = 1) -> None:
         self.workers = workers
         self._counts = mmap.mmap(-1, workers * COUNTS_BYTES)
-        self.callers: "memoryview[float]" = memoryview(mmap.mmap(-1, CALLERS * 8)).cast("d")
+        self.callers: memoryview[float] = memoryview(mmap.mmap(-1, CALLERS * 8)).cast("d")
 
     def tell(self, worker: int, counts: bytes) -> None:
         """Put a process's counts where the others find them. Raises ValueError for more than COUNTS_BYTES."""
