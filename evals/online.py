@@ -79,9 +79,9 @@ def shortfall(day: Mapping[str, Any], forecast: float) -> str | None:
     if not total or high >= forecast or hits / total > forecast - MARGIN:
         return None
     return (
-        f"on {day['day']} the head answered {hits / total:.1%} of {total:,} lookups (95% interval {low:.1%} to {high:.1%}), "
+        f"On {day['day']} the head answered {hits / total:.1%} of {total:,} lookups (95% interval {low:.1%} to {high:.1%}), "
         f"under the {forecast:.1%} that its release forecast: shoppers ask what the log does not show. Give the night a "
-        "newer log, or raise cache.head_share"
+        "newer log, or raise cache.head_share."
     )
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TONES = {"cache": ACCENT, "tail-cache": AUTHORS["lookup"][0], "student": AUTHORS["student"][0], "none": BAD}
-MARKERS = {"cache": "o", "tail-cache": "D", "student": "s", "none": "x"}
+MARKERS = {"cache": ("o", 5), "tail-cache": ("D", 7), "student": ("s", 8), "none": ("X", 9)}  # what is under shows
 DASHED = (0, (4, 3))
 BESIDE: Any = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "handletextpad": 0.4, "columnspacing": 1.4}
 Days = Sequence[Mapping[str, Any]]
@@ -21,7 +21,7 @@ Days = Sequence[Mapping[str, Any]]
 def drawn(online: Mapping[str, Any]) -> list[Plot]:
     """The plots of a summary's `online` section; none where no day was counted."""
     days = online.get("days") or []
-    return [hit_rate(days), sources(days), latencies(days)] if days else []
+    return [hit_rate(days), sources(days), latencies(days), misses(days)] if days else []
 
 
 def rows(online: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -117,7 +117,8 @@ def latencies(days: Days) -> Plot:
         return Plot(name, title, "", "Not drawn: no latency of lookups was counted yet.")
     figure, axes = canvas()
     places = _days(axes, days)
-    for source in SOURCES:
+    for source in reversed(SOURCES):
+        marker, size = MARKERS[source]
         for key, line in (("p50", DASHED), ("p99", "-")):
             values = [(day["latency"].get(source) or {}).get(key) for day in days]
             axes.plot(
@@ -125,9 +126,10 @@ def latencies(days: Days) -> Plot:
                 [nan if value is None else value for value in values],
                 color=TONES[source],
                 linestyle=line,
-                linewidth=1.6,
-                marker=MARKERS[source] if key == "p99" else "",
-                markersize=5,
+                linewidth=1.4,
+                marker=marker,
+                fillstyle="none" if key == "p50" else "full",
+                markersize=size * (1 if len(days) <= 10 else 0.6),
                 label=source if key == "p99" and any(value is not None for value in values) else None,
             )
     axes.set_yscale("log")
@@ -135,7 +137,31 @@ def latencies(days: Days) -> Plot:
     axes.yaxis.set_minor_formatter(lambda *_: "")
     axes.set_ylabel("milliseconds (log scale)")
     axes.legend(ncols=len(SOURCES), **BESIDE)
-    words = "p99 is solid, p50 dashed. Each is the upper bound of the bucket that it is in, so the true one is lower."
+    words = "p99 is solid and filled, p50 dashed and hollow. Each is the upper bound of the bucket that it is in, so it was no slower."
+    return Plot(name, title, svg_of(figure, name), words)
+
+
+@styled
+def misses(days: Days) -> Plot:
+    """By day the shares that drift: of missed queries those that are new, of missed lookups those without any answer."""
+    name, title = "misses", "What the head missed"
+    shares = {
+        "new queries": ([figures(day)["new_share"] for day in days], AUTHORS["lookup"]),
+        "no answer": ([figures(day)["none_share"] for day in days], (BAD, "X")),
+    }
+    shares = {what: told for what, told in shares.items() if any(value is not None for value in told[0])}
+    if not shares:
+        return Plot(name, title, "", "Not drawn: the head missed nothing.")
+    figure, axes = canvas()
+    places = _days(axes, days)
+    for what, (values, (colour, marker)) in shares.items():
+        drawn = [nan if value is None else value for value in values]
+        axes.plot(places, drawn, color=colour, marker=marker, linewidth=2, markersize=5, label=what)
+    axes.yaxis.set_major_formatter(percent)
+    axes.set(ylim=(0, None), ylabel="share")
+    axes.legend(ncols=2, **BESIDE)
+    words = "Of the different queries missed, the share that none of the seven days before had missed"
+    words += "; of the lookups missed, the share that got no answer from anyone."
     return Plot(name, title, svg_of(figure, name), words)
 
 
