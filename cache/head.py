@@ -1,11 +1,12 @@
 """Choosing the head: which queries the cache holds, and what they will cover and take."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cache.canonical import FalseHits, alias, aliases
-from cache.memory import MIB, entry_bytes, forecast_bytes
+from cache.layout import bucket_count
+from cache.memory import MIB, forecast_bytes, generation_bytes
 from labels.errors import SettingsError
 
 Ended = Literal["share", "entries", "memory", "labels"]
@@ -73,21 +74,21 @@ def choose_head(
         raise SettingsError(f"cache.head_share: {wanted}, got {limits.share}; 0.8 covers 80%")
     traffic, found = dict(queries), {**labels, **people}
     others = [query for query in traffic if query in labels and query not in people]
-    total, covered, size = sum(traffic.values()), 0.0, float(forecast_bytes([]))
+    total, covered, text = sum(traffic.values()), 0.0, 0
     held: set[str] = set()
     ended: Ended = "labels"
     for query in [*_frequent(people, traffic), *_frequent(others, traffic)]:
-        more = entry_bytes(query, found[query])
+        more = _line_bytes((query, found[query]))
         if query not in people and covered >= limits.share * total:
             ended = "share"
         elif limits.entries is not None and len(held) >= limits.entries:
             ended = "entries"
-        elif limits.mib is not None and size + more > limits.mib * MIB:
+        elif limits.mib is not None and _bytes(text + more, len(held) + 1) > limits.mib * MIB:
             ended = "memory"
         if ended != "labels":
             break
         held.add(query)
-        covered, size = covered + traffic.get(query, 0.0), size + more
+        covered, text = covered + traffic.get(query, 0.0), text + more
     entries = [(query, found[query]) for query in _frequent(held, traffic)]
     rank = {query: place for place, query in enumerate(_frequent(traffic, traffic), start=1)}
     return Head(
@@ -100,10 +101,12 @@ def choose_head(
     )
 
 
-def alias_lines(head: Head) -> list[tuple[str, str]]:
-    """The lines of the canonical forms of a head's queries."""
+def with_aliases(head: Head) -> Head:
+    """The head with the lines of its queries' canonical forms, and what it then takes."""
     entry = dict(head.entries)
-    return [(alias(form), entry[query]) for form, query in aliases([query for query, _ in head.entries]).items()]
+    lines = [(alias(form), entry[query]) for form, query in aliases([query for query, _ in head.entries]).items()]
+    text = sum(map(_line_bytes, [*head.entries, *lines]))
+    return replace(head, aliases=lines, bytes=_bytes(text, len(head.entries)))  # the buckets stay as many
 
 
 def coverage(queries: Sequence[tuple[str, float]], head: Collection[str]) -> Coverage:
@@ -117,3 +120,12 @@ def coverage(queries: Sequence[tuple[str, float]], head: Collection[str]) -> Cov
 def _frequent(queries: Collection[str], traffic: Mapping[str, float]) -> list[str]:
     """The queries, most frequent first."""
     return sorted(queries, key=lambda query: (-traffic.get(query, 0.0), query))
+
+
+def _line_bytes(line: tuple[str, str]) -> int:
+    """Of a query and its entry in a bucket, with a tab between them and a line break."""
+    return len(line[0].encode()) + len(line[1].encode()) + 2
+
+
+def _bytes(text: int, entries: int) -> int:
+    return generation_bytes(text, bucket_count(entries))

@@ -8,7 +8,7 @@ time the length of the queue plays no part.
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -88,10 +88,18 @@ class Progress:
 
 
 class ReviewQueue:
-    """The queue beside the verdicts. Every method is one transaction; all raise OSError where the disk is full."""
+    """The queue beside the verdicts. Every method is one transaction; all raise OSError where the disk is full.
 
-    def __init__(self, verdicts: Verdicts, lease_seconds: float = LEASE_SECONDS) -> None:
-        self.verdicts, self.lease_seconds = verdicts, lease_seconds
+    `on_change` is called with the queries of verdicts that were written or taken back, once that is durable. It may not raise.
+    """
+
+    def __init__(
+        self,
+        verdicts: Verdicts,
+        lease_seconds: float = LEASE_SECONDS,
+        on_change: Callable[[Collection[str]], None] = lambda queries: None,
+    ) -> None:
+        self.verdicts, self.lease_seconds, self.on_change = verdicts, lease_seconds, on_change
         with verdicts.transaction() as con:
             for statement in TABLES:
                 con.execute(statement)
@@ -175,6 +183,7 @@ class ReviewQueue:
             add_verdict(con, verdict)
             con.execute("DELETE FROM leases WHERE id = ?", (lease,))
             _count(con, label.identity)
+        self.on_change([verdict.query])
         return verdict
 
     def add(self, verdicts: Sequence[Verdict]) -> None:
@@ -185,6 +194,7 @@ class ReviewQueue:
             for identity in {verdict.identity for verdict in verdicts}:
                 if con.execute("SELECT 1 FROM items WHERE identity = ?", (identity,)).fetchone():
                     _count(con, identity)
+        self.on_change({verdict.query for verdict in verdicts})
 
     def last(self, reviewer: str) -> Verdict | None:
         """The reviewer's last verdict, which `undo` would take back; None where they gave none."""
@@ -205,6 +215,7 @@ class ReviewQueue:
             _count(con, last["identity"])
             first = con.execute("SELECT min(since) FROM leases WHERE reviewer = ?", (reviewer,)).fetchone()[0]
             given = self._lease(con, last["identity"], reviewer, moment, since=(first or moment) - 1)
+        self.on_change([last["query"]])
         return replace(given, before=verdict_of(last))
 
     def skip(self, reviewer: str, lease: str) -> None:

@@ -54,7 +54,7 @@ class Corrections:
         self._lock = Lock()
         self._behind, self._trouble = True, ""  # before the first writing nobody knows what the cache has missed
 
-    def __call__(self, queries: Collection[str]) -> None:
+    def __call__(self, queries: Collection[str] = ()) -> None:
         """What was said of these queries changed. Returns when the cache knows, or after PAGE_SECONDS."""
         thread = Thread(target=self.bring, args=(queries,), daemon=True)  # no pool: its threads don't survive a fork
         thread.start()

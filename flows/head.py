@@ -4,16 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from cache.canonical import measure
-from cache.head import Head, Limits, alias_lines, choose_head
+from cache.canonical import FalseHits, measure
+from cache.head import Head, Limits, choose_head, with_aliases
 from cache.layout import entry, parse_entry
-from cache.memory import MIB, forecast_bytes
+from cache.memory import MIB
 from evals.intervals import wilson
 from flows.night import Night
 from flows.people import answers_of
-from labels.files import write_json
 
-HEAD = "head.json"
 ENDED = {
     "share": "cut at cache.head_share",
     "entries": "cut at cache.head_entries",
@@ -23,22 +21,37 @@ ENDED = {
 
 
 def head_of(night: Night) -> Head:
-    """The head: people's answers first, then the teacher's accepted labels by traffic. Says what it will cover and take.
+    """The head: people's answers first, then the teacher's accepted labels by traffic.
 
-    With a budget of false hits (`cache.canonical_budget`) it has aliases, where they keep to it.
+    With a budget of false hits (`cache.canonical_budget`) it has aliases, where these keep to it.
     """
     queries, cache = traffic_of(night), night.settings.cache
     labels, people = teacher_entries(night), people_entries(night)
     head = choose_head(queries, labels, people, Limits(cache.head_share, cache.head_entries, cache.head_mib))
-    if cache.canonical_budget:
-        head = _with_aliases(night, head, queries, {**labels, **people})
-    said = f" ({head.people:,} of them people's answers)" if head.people else ""
+    return _with_aliases(night, head, queries, {**labels, **people}) if cache.canonical_budget else head
+
+
+def say_forecast(night: Night, head: Head) -> None:
+    """What the head is to cover and to take, on the screen."""
+    people = f" ({head.people:,} of them people's answers)" if head.people else ""
     night.screen.say(
-        f"  head: {len(head.entries):,} queries{said}, {ENDED[head.ended]}; it is to answer {head.hit_rate:.1%} of the"
-        f" traffic in {head.bytes / MIB:,.1f} MiB of Redis"
+        f"  head: {len(head.entries):,} queries{people}, {ENDED[head.ended]}; forecast: {head.hit_rate:.1%} of the traffic,"
+        f" {head.bytes / MIB:,.1f} MiB of Redis"
     )
-    write_json(night.folder / HEAD, head_json(head))
-    return head
+    if head.false_hits:
+        night.screen.say(f"  {alias_words(head, head.false_hits, night.settings.cache.canonical_budget)}")
+
+
+def alias_words(head: Head, found: FalseHits, budget: float) -> str:
+    """What was measured of the aliases, and what came of it."""
+    low, high = bounds(found)
+    figures = (
+        f"aliases: {found.share:.1%} of what they answer is wrong (95%: {low:.1%} to {high:.1%}, by {found.hits:,} queries with a"
+        f" label of their own, weighed by traffic), {budget:.1%} is allowed: "
+    )
+    if head.aliases:
+        return f"{figures}they answer {found.extra:.2%} of the traffic more"
+    return figures + ("none are published" if high > budget else "cache.head_mib has no room for them")
 
 
 def traffic_of(night: Night) -> list[tuple[str, float]]:
@@ -67,7 +80,8 @@ def people_entries(night: Night) -> dict[str, str]:
 
 
 def head_json(head: Head, published: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What the summary says of a head: the forecast, and once it is published what was found there."""
+    """What the summary says of a head: the forecast, and what of it was found there once it was published."""
+    found = head.false_hits
     return {
         "entries": len(head.entries),
         "people": head.people,
@@ -75,7 +89,7 @@ def head_json(head: Head, published: Mapping[str, Any] | None = None) -> dict[st
         "traffic_share": round(head.hit_rate, 4),
         "bytes": head.bytes,
         "aliases": len(head.aliases),
-        "false_hits": asdict(head.false_hits) if head.false_hits else None,
+        "false_hits": asdict(found) | {"interval": list(bounds(found))} if found else None,
         "published": published,
     }
 
@@ -86,17 +100,11 @@ def _with_aliases(night: Night, head: Head, queries: Sequence[tuple[str, float]]
     fields = tuple(task.model_fields)
     answers = {query: task(**parse_entry(raw, fields).value).items() for query, raw in entries.items()}
     found = measure(queries, answers, [query for query, _ in head.entries])
-    low, high = wilson(found.share * found.effective, found.effective)
-    lines = alias_lines(head)
-    size = forecast_bytes([*head.entries, *lines])
-    fits = cache.head_mib is None or size <= cache.head_mib * MIB
-    publish = high <= cache.canonical_budget and fits
-    figures = (
-        f"  aliases: {found.share:.1%} of what they answer is wrong (95%: {low:.1%} to {high:.1%}; by {found.hits:,} queries with"
-        f" a label of their own, weighed by traffic) where {cache.canonical_budget:.1%} is allowed: "
-    )
-    if publish:
-        night.screen.say(f"{figures}they answer {found.extra:.2%} of the traffic more")
-        return replace(head, aliases=lines, bytes=size, false_hits=found)
-    night.screen.say(figures + ("none are published" if fits else "and cache.head_mib has no room for them"))
-    return replace(head, false_hits=found)
+    full = with_aliases(head)
+    fits = cache.head_mib is None or full.bytes <= cache.head_mib * MIB
+    return replace(full if bounds(found)[1] <= cache.canonical_budget and fits else head, false_hits=found)
+
+
+def bounds(found: FalseHits) -> tuple[float, float]:
+    """The 95% interval of the share of false hits, which weighs by traffic: Wilson's on the effective sample size."""
+    return wilson(found.share * found.effective, found.effective)

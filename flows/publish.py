@@ -21,7 +21,7 @@ from cache.roll import wait_ready
 from evals.metrics import Interval, Score, ratio_interval, score
 from flows.corrections import resync
 from flows.evaluate import say, teacher_answers
-from flows.head import HEAD, head_json, traffic_of
+from flows.head import say_forecast, traffic_of
 from flows.night import Night
 from flows.people import answers_of
 from labels.files import digest, write_json
@@ -31,6 +31,7 @@ from labels.task import Task
 from student.client import StudentClient
 
 AT_ONCE = 16
+PUBLISHED = "published.json"
 
 
 def publish_release(night: Night, head: Head, student: Path, forced: Sequence[str] = ()) -> Release:
@@ -43,6 +44,7 @@ def publish_release(night: Night, head: Head, student: Path, forced: Sequence[st
     """
     release = release_of(night, head, student, forced)
     screen, settings = night.screen, night.settings
+    say_forecast(night, head)
 
     def ready(coming: Release) -> None:
         wait_ready(client, coming, settings.student.start_seconds, screen.say)
@@ -53,7 +55,7 @@ def publish_release(night: Night, head: Head, student: Path, forced: Sequence[st
         resync(night, client)
         served = current_release(client) or release
         found = published_json(night, client, served)
-    write_json(night.folder / HEAD, head_json(head, found))
+    write_json(night.folder / PUBLISHED, found)
     same = before and before.release == served.release
     size = "unknown memory" if found["bytes"] is None else f"{found['bytes'] / MIB:,.1f} MiB"
     screen.say(

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from rich.console import Console
+from rich.markup import escape
 
 from evals.exchange.argilla import argilla_records, argilla_settings
 from evals.exchange.jsonl import jsonl
@@ -22,6 +23,8 @@ from evals.judge import more_verdicts
 from evals.page.app import create_app
 from evals.page.guard import LOOPBACK
 from evals.page.sign_in import SignIn
+from evals.queue import ReviewQueue
+from flows.corrections import Corrections
 from flows.night import Night
 from flows.people import reviewers_json
 from flows.review import AUDIT, held_audit, judgement_of, queue_of
@@ -77,11 +80,15 @@ def links(settings: Settings) -> list[dict[str, str]]:
 
 
 def review_app(settings: Settings) -> FastAPI:
-    """The page over the last night's queue. Raises InputError where no night drew a sample."""
+    """The page over the last night's queue; what is said there is in the cache at once. Raises InputError where no night
+    drew a sample.
+    """
     night = last_night(settings)
+    corrections = Corrections(night, _warn)
+    corrections()  # what was said while no Redis ran
     named = [urlsplit(settings.review.address).hostname, settings.review.host, settings.serve.host]
     hosts = [*LOOPBACK, *(f"[{name}]" if ":" in name else name for name in named if name)]
-    return create_app(queue_of(night), night.task, sign_in_of(settings), hosts)
+    return create_app(ReviewQueue(night.warehouse.said, on_change=corrections), night.task, sign_in_of(settings), hosts)
 
 
 def serve_review(settings: Settings, run: Callable[[FastAPI, str, int], None]) -> None:
@@ -155,7 +162,12 @@ def take_in(settings: Settings, file: Path) -> tuple[int, list[str]]:
     held = {one.id for one in night.warehouse.said.all()}
     new = [one for one in read.verdicts if one.id not in held]
     queue_of(night).add(new)
+    Corrections(night, _warn).bring()
     return len(new), [f"{one.where}: {one.text}" for one in read.problems]
+
+
+def _warn(text: str) -> None:
+    Console(stderr=True, highlight=False).print(f"[yellow]the cache:[/] {escape(text)}", soft_wrap=True)
 
 
 def _json(value: object) -> str:

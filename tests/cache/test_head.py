@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.canonical import ALIAS, canonical
-from cache.head import Coverage, Limits, alias_lines, choose_head, coverage
+from cache.head import Coverage, Limits, choose_head, coverage, with_aliases
 from cache.layout import entry
 from cache.memory import MIB, forecast_bytes
 from labels.errors import SettingsError
@@ -48,7 +48,7 @@ def test_a_query_without_a_label_is_passed_over_and_stays_uncovered():
 
 
 def test_the_first_limit_that_is_met_ends_the_head_and_is_named():
-    two = (forecast_bytes(labels("milk", "bread").items()) + 1) / MIB
+    two = forecast_bytes(labels("milk", "bread").items()) / MIB
     for limits, size, ended in (
         (Limits(0.5, entries=3, mib=two), 1, "share"),
         (Limits(0.9, entries=1, mib=two), 1, "entries"),
@@ -84,7 +84,10 @@ def test_a_share_outside_0_to_1_is_refused():
 
 def test_of_two_queries_of_one_canonical_form_the_more_frequent_ones_answer_is_the_aliass():
     head = choose_head([("oat milk", 1.0), ("milk oats", 2.0)], labels("oat milk", "milk oats"), {}, Limits(1.0))
-    assert alias_lines(head) == [(ALIAS + canonical("oat milk"), labels("milk oats")["milk oats"])]
+    full = with_aliases(head)
+    assert full.aliases == [(ALIAS + canonical("oat milk"), labels("milk oats")["milk oats"])]
+    assert full.lines == full.entries + full.aliases
+    assert full.bytes > head.bytes
 
 
 NAMES = [f"q{number}" for number in range(12)]
@@ -103,7 +106,7 @@ def test_whatever_the_log_a_head_keeps_its_limits_and_its_order(traffic, labelle
     head = choose_head(queries, ours, theirs, Limits(share, most, mib))
     held = dict(head.entries)
     assert len(held) == len(head.entries) <= (most or len(NAMES))
-    assert mib is None or not held or head.bytes <= mib * MIB + 1
+    assert mib is None or not held or head.bytes <= mib * MIB
     assert head.bytes == forecast_bytes(head.entries)
     assert head.traffic_share == coverage(queries, held).traffic_share
     assert all(held[query] == (theirs.get(query) or ours[query]) for query in held)
