@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
@@ -97,7 +97,12 @@ class Roller:
     """
 
     def __init__(
-        self, client: AsyncClient, students: Students, serving: Callable[[], Release | None], linger: float, say: Say
+        self,
+        client: AsyncClient,
+        students: Students,
+        serving: Callable[[], Awaitable[Release | None]],
+        linger: float,
+        say: Say,
     ) -> None:
         self._client, self._students, self._serving, self._linger, self._say = client, students, serving, linger, say
         self._id = secrets.token_hex(8)
@@ -109,8 +114,7 @@ class Roller:
         self._news = asyncio.Event()  # a student became ready, failed or stopped: told at once
 
     async def __aenter__(self) -> Self:
-        """Known to publishers from now on."""
-        await self.beat()
+        """Begin; publishers see this process from its first beat on."""
         self._beats = asyncio.create_task(self._run())
         return self
 
@@ -129,9 +133,6 @@ class Roller:
     async def _run(self) -> None:
         trouble = ""
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(BEAT):
-                    await self._news.wait()
             self._news.clear()
             try:
                 await self.beat()
@@ -140,6 +141,9 @@ class Roller:
                 if not trouble:
                     trouble = f"publishers don't see this server: Redis can't be reached ({error})"
                     self._say(trouble)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT):
+                    await self._news.wait()
 
     async def beat(self) -> None:
         """Read what is wanted, see to it, say how things stand. Raises what redis-py does, or TimeoutError."""
@@ -147,7 +151,7 @@ class Roller:
             coming = _parsed_coming(await self._client.get(COMING))  # before RELEASE: what came is never missed by both
             raw = await self._client.get(RELEASE)
             now = await _time(self._client)
-        released, serving = _parsed_release(raw), self._serving()
+        released, serving = _parsed_release(raw), await self._serving()
         wanted = {one.student for one in (released, serving, coming) if one}
         self._hold(wanted, coming.attempt if coming else "")
         if released:  # a pointer lost or broken is no reason to stop anything
@@ -182,7 +186,7 @@ class Roller:
             if time.monotonic() - since >= self._linger:
                 self._start(student, self._stop(student))
 
-    def _start(self, student: str, work: Any) -> None:  # noqa: ANN401 - a coroutine
+    def _start(self, student: str, work: Coroutine[Any, Any, None]) -> None:
         self._tasks[student] = asyncio.create_task(work)
         self._tasks[student].add_done_callback(lambda _: self._done(student))
 
@@ -304,7 +308,7 @@ def _parsed_release(raw: bytes | str | None) -> Release | None:
 def _time_now(client: Client) -> float:
     """The clock of the Redis that holds SERVERS, in seconds."""
     if isinstance(client, redis.RedisCluster):
-        seconds, micro = client.time(target_nodes=client.get_node_from_key(SERVERS))
+        seconds, micro = client.time(target_nodes=client.get_node_from_key(SERVERS))  # type: ignore[no-untyped-call]
     else:
         seconds, micro = client.time()
     return float(seconds + micro / 1e6)

@@ -1,29 +1,37 @@
 """The release being served: looking up, serving over HTTP, listing releases and rolling back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+import json
+import mmap
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import redis
-from fastapi import FastAPI
 from rich.console import Console
 from rich.markup import escape
 
-from cache.client import connect, connect_async
-from cache.http import create_app, run
-from cache.lookup import Lookup
-from cache.publish import current_release, releases, rollback
+from cache.api_keys import parse_api_keys
+from cache.client import AsyncClient, Client, connect, connect_async
+from cache.http import LookupApp, create_app
+from cache.journal import Journal
+from cache.log import note
+from cache.lookup import Lookup, Student
+from cache.release import current_release, releases, rollback
+from cache.roll import Roller, wait_ready
+from cache.serve import run
 from cache.server import local_redis
 from flows.reviewing import drawn_nights, review_app
+from flows.rolling import HeldStudents, student_server
 from flows.settings import Settings
 from labels.errors import ServiceError, StillhouseError
-from labels.files import read_manifest
 from labels.records import Release
 from student.client import StudentClient
-from student.serve import served_student
+
+API_KEYS = "STILLHOUSE_API_KEYS"
+MARGIN_SECONDS = 15.0  # a server that can't start a student in time says why itself
+LINGER_SECONDS = 1.0  # beyond the deadline of the last question that was put to a student before the switch
 
 
 @contextmanager
@@ -37,9 +45,9 @@ def redis_of(settings: Settings) -> Iterator[str]:
 
 
 @contextmanager
-def redis_client(settings: Settings) -> Iterator[redis.Redis]:
+def redis_client(settings: Settings) -> Iterator[Client]:
     """A client of the profile's Redis."""
-    with redis_of(settings) as url, closing(connect(url)) as client:
+    with redis_of(settings) as url, closing(connect(url, settings.cache.cluster)) as client:
         yield client
 
 
@@ -47,49 +55,107 @@ def look_up(settings: Settings, query: str) -> dict[str, Any]:
     """One answer, as lookup's JSON. The student is started only for a miss. Raises ServiceError without a release."""
     with ExitStack() as stack:
         url = stack.enter_context(redis_of(settings))
-        release = release_at(url)
-        answer = asyncio.run(_ask(settings, url, None, query))
-        if answer["source"] == "none":
-            student = stack.enter_context(student_of(settings, release))
-            answer = asyncio.run(_ask(settings, url, (student, release.student), query))
+        release = release_at(settings, url)
+        answer, fit = asyncio.run(_ask(settings, url, None, query))
+        if answer["source"] == "none" and fit:
+            student = stack.enter_context(student_server(settings, release.student))
+            answer, _ = asyncio.run(_ask(settings, url, (student, release.student), query))
     return answer
 
 
 def serve_lookups(settings: Settings) -> None:
-    """Serve HTTP until stopped, with the Redis and the student of the release served at the start."""
-    console = Console(stderr=True, highlight=False)
-    with ExitStack() as stack:
-        url = stack.enter_context(redis_of(settings))
-        release = release_at(url)
-        with console.status(f"starting vLLM with {release.student} …"):
-            student = stack.enter_context(student_of(settings, release))
+    """Serve HTTP until stopped. The student rolls with the release: the next is ready before a switch, the old goes after.
 
-        @asynccontextmanager
-        async def make_lookup() -> AsyncIterator[Lookup]:
-            async with _lookup(settings, url, (student, release.student)) as lookup:
-                yield lookup
-
-        serve = settings.serve
+    Raises ServiceError where nothing is released, or the student of the release can't be served at the start.
+    """
+    console, serve = Console(stderr=True, highlight=False), settings.serve
+    keys = parse_api_keys(os.environ.get(API_KEYS, ""))
+    with redis_of(settings) as url:
+        release = release_at(settings, url)
+        host = f"[{serve.host}]" if ":" in serve.host else serve.host
         console.print(
-            f"release {release.release} on http://{serve.host}:{serve.port}/v1/lookup?q=…  (schema: /openapi.json)"
+            f"release {release.release} with {release.student}, once that is started (vLLM takes half a minute):"
+            f" http://{host}:{serve.port}/v1/lookup?q=…  (schema: /openapi.json)",
+            soft_wrap=True,
         )
-        app = create_app(make_lookup)
         if drawn_nights(settings):
-            mount_review(app, settings, console)
-        run(app, serve.host, serve.port)
+            address = settings.review.url or f"http://{host}:{serve.port}/review"
+            links = f"stillhouse review links --set review.url={address}"
+            console.print(f"people review at {address} (their links: {links})", soft_wrap=True)
+        started = mmap.mmap(-1, 1)  # shared by all workers: the first to start must have the student
+
+        def make_app() -> LookupApp:
+            app = create_app(
+                lambda: serving_lookup(settings, url, started),
+                keys=keys,
+                rate=serve.rate,
+                log_queries=serve.log_queries,
+            )
+            if drawn_nights(settings):
+                mount_review(app, settings)
+            return app
+
+        run(make_app, serve.host, serve.port, serve.workers, serve.drain_seconds)
 
 
-def mount_review(app: FastAPI, settings: Settings, console: Console) -> None:
+@asynccontextmanager
+async def serving_lookup(settings: Settings, url: str, started: mmap.mmap) -> AsyncIterator[Lookup]:
+    """A lookup whose students roll with the releases. `started` is one byte: whether any process has come so far.
+
+    Raises ServiceError where the student of the release can't be served, once: a process that is started in the place of
+    another serves the cache alone until it can.
+    """
+
+    async def served() -> Release | None:
+        return (await lookup.current())[0]
+
+    linger = 2 * settings.cache.deadline_ms / 1000 + LINGER_SECONDS  # a question's own deadline, and that of its flight
+    async with HeldStudents(settings, note) as students:
+        try:
+            await students.hold((await asyncio.to_thread(release_at, settings, url)).student, patience=0)
+        except StillhouseError as error:
+            if not started[0]:
+                raise
+            note(f"the student is not ready: {error}")
+        async with (
+            lookup_with(settings, url, students.clients) as lookup,
+            closing_async(connect_async(url, settings.cache.cluster)) as client,
+            Roller(client, students, served, linger, note),
+        ):
+            started[0] = 1
+            yield lookup
+
+
+@asynccontextmanager
+async def closing_async(client: AsyncClient) -> AsyncIterator[AsyncClient]:
+    """The client, closed at the end."""
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+def lookup_with(settings: Settings, url: str, students: Mapping[str, Student]) -> Lookup:
+    """A lookup as the settings want it, with the students by their names."""
+    cache = settings.cache
+    return Lookup(
+        connect_async(url, cache.cluster),
+        students,
+        settings.task_class(),
+        deadline=cache.deadline_ms / 1000,
+        process_entries=cache.process_entries,
+        tail_seconds=round(cache.tail_hours * 3600),
+        in_flight=cache.in_flight,
+        queue=cache.queue,
+    )
+
+
+def mount_review(app: LookupApp, settings: Settings) -> None:
     """Put the review page at /review; lookups are served even where it can't be."""
-    address = settings.review.url or f"http://{settings.serve.host}:{settings.serve.port}/review"
     try:
         app.mount("/review", review_app(settings))
     except (StillhouseError, OSError) as error:
-        console.print(f"[yellow]no review page:[/] {escape(str(error))}")
-        return
-    console.print(
-        f"people review at {address} (their links: stillhouse review links --set review.url={address})", soft_wrap=True
-    )
+        note(f"no review page: {error}")
 
 
 def list_releases(settings: Settings) -> list[dict[str, Any]]:
@@ -97,53 +163,48 @@ def list_releases(settings: Settings) -> list[dict[str, Any]]:
     with redis_client(settings) as client:
         current = current_release(client)
         found = releases(client)
+    hidden = ("normalisation", "task_version", "buckets", "canonical")
     return [
-        {name: value for name, value in asdict(one).items() if name != "normalisation"}
+        {name: value for name, value in asdict(one).items() if name not in hidden}
         | {"serving": one.release == current.release if current else False}
         for one in found
     ]
 
 
 def roll_back(settings: Settings, release: str | None) -> Release:
-    """Serve an earlier release again."""
+    """Serve an earlier release again, once every server of lookups has its student ready."""
+    console = Console(stderr=True, highlight=False)
     with redis_client(settings) as client:
-        return rollback(client, release)
+        ready = ready_within(settings, client, lambda text: console.print(f"[dim]{escape(text)}[/]"))
+        return rollback(client, release, ready)
 
 
-def release_at(url: str) -> Release:
+def ready_within(settings: Settings, client: Client, say: Callable[[str], None]) -> Callable[[Release], None]:
+    """What `publish` and `rollback` call before a switch: it waits for the servers of lookups, as long as a start may take."""
+    seconds = settings.student.start_seconds + MARGIN_SECONDS
+    return lambda release: wait_ready(client, release, seconds, say)
+
+
+def release_at(settings: Settings, url: str) -> Release:
     """The release served by this Redis. Raises ServiceError where there is none."""
-    with closing(connect(url)) as client:
+    with closing(connect(url, settings.cache.cluster)) as client:
         release = current_release(client)
     if release is None:
         raise ServiceError("nothing is released yet; run `make demo`, or `stillhouse night --log … --catalogue …`")
     return release
 
 
-@contextmanager
-def student_of(settings: Settings, release: Release) -> Iterator[str]:
-    """The URL of the server of a release's student. Raises ServiceError where its model is not in the work folder."""
-    model: Path = settings.folder / "students" / release.student
-    if not read_manifest(model):
-        raise ServiceError(f"release {release.release} wants {release.student}, which is not in {model.parent}")
-    s = settings.student
-    dtype = (read_manifest(model) or {}).get("dtype", s.dtype)
-    with served_student(model, settings.folder / "services", s.server, dtype, s.start_seconds) as url:
-        yield url
-
-
-@asynccontextmanager
-async def _lookup(settings: Settings, url: str, student: tuple[str, str] | None) -> AsyncIterator[Lookup]:
-    """A lookup with the student at (URL, name), or with the cache alone."""
-    task, deadline = settings.task_class(), settings.cache.deadline_ms / 1000
-    if student is None:
-        async with Lookup(connect_async(url), None, task, deadline) as lookup:
-            yield lookup
-    else:
-        client = StudentClient(*student, task, settings.student.max_tokens)
-        async with client, Lookup(connect_async(url), client, task, deadline) as lookup:
-            yield lookup
-
-
-async def _ask(settings: Settings, url: str, student: tuple[str, str] | None, query: str) -> dict[str, Any]:
-    async with _lookup(settings, url, student) as lookup:
-        return asdict(await lookup.get(query))
+async def _ask(
+    settings: Settings, url: str, student: tuple[str, str] | None, query: str
+) -> tuple[dict[str, Any], bool]:
+    """The answer with the student at (URL, name) or of the cache alone, and whether a release can be served at all."""
+    clients: dict[str, Student] = {}
+    async with AsyncExitStack() as stack:
+        if student:
+            client = StudentClient(*student, settings.task_class(), settings.student.max_tokens)
+            clients[client.name] = await stack.enter_async_context(client)
+        lookup = await stack.enter_async_context(lookup_with(settings, url, clients))
+        answer = await lookup.get(query)
+        release, _ = await lookup.current()
+        lookup.journal = Journal()  # a question from the command line is no shopper's
+        return json.loads(answer.to_json()), release is not None

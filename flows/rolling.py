@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -23,14 +23,16 @@ HEALTH_SECONDS = 2.0
 
 
 @contextmanager
-def student_server(settings: Settings, student: str, patience: float = 0.0) -> Iterator[str]:
+def student_server(
+    settings: Settings, student: str, patience: float = 0.0, given_up: Callable[[], bool] = lambda: False
+) -> Iterator[str]:
     """The URL of the student's server: `serve.student_url`'s, else a vLLM on this machine, shared and started where needed.
 
     Raises ServiceError where the model is not in the work folder, vLLM does not start in `student.start_seconds`, or the
-    server that the settings name does not serve this student within `patience` seconds.
+    server that the settings name does not serve this student within `patience` seconds or until `given_up` says so.
     """
     if settings.serve.student_url:
-        yield _found(settings.serve.student_url, student, patience)
+        yield _found(settings.serve.student_url, student, patience, given_up)
         return
     model = settings.folder / "students" / student
     manifest = read_manifest(model)
@@ -74,25 +76,22 @@ class HeldStudents:
         await asyncio.gather(*(self.let_go(student) for student in self._held.copy()))
         await self._http.aclose()
 
-    async def hold(self, student: str) -> None:
+    async def hold(self, student: str, patience: float | None = None) -> None:
         """Have the student's server started or found, and warmed; again, where it has died.
 
-        Raises ServiceError as `student_server` does, EngineError where it fails while it is warmed.
+        A server that the settings name has `patience` seconds to come, those of a start unless told. Raises ServiceError as
+        `student_server` does, EngineError where it fails while it is warmed.
         """
+        settings = self._settings
+        seconds = settings.student.start_seconds if patience is None else patience
         await self._leave(student)
-        self._held[student] = holding = _Holding(
-            student_server(self._settings, student, self._settings.student.start_seconds)
-        )
+        holding = _Holding(lambda given_up: student_server(settings, student, seconds, given_up))
+        self._held[student] = holding
         client = None
         try:
             url = await asyncio.wrap_future(holding.url)
-            client = StudentClient(
-                url,
-                student,
-                self._settings.task_class(),
-                self._settings.student.max_tokens,
-                connections=self._settings.cache.in_flight,
-            )
+            task, tokens, at_once = settings.task_class(), settings.student.max_tokens, settings.cache.in_flight
+            client = StudentClient(url, student, task, tokens, connections=at_once)
             await _warm(client)
         except BaseException:
             if client:
@@ -139,10 +138,12 @@ class HeldStudents:
 class _Holding(threading.Thread):
     """Stays in a service's `with` block until told to end: to enter and to leave one may take a minute each."""
 
-    def __init__(self, service: AbstractContextManager[str]) -> None:
+    def __init__(self, service: Callable[[Callable[[], bool]], AbstractContextManager[str]]) -> None:
+        """`service` is given what says whether it has been told to end."""
         super().__init__(daemon=True)
         self.url: Future[str] = Future()
-        self._service, self._ended = service, threading.Event()
+        self._ended = threading.Event()
+        self._service = service(self._ended.is_set)
         self.start()
 
     def run(self) -> None:
@@ -160,28 +161,6 @@ class _Holding(threading.Thread):
         self._ended.set()
 
 
-@contextmanager
-def held_until(service: AbstractContextManager[str], over: Callable[[], bool]) -> Iterator[str]:
-    """The service, left at the end of the block or once `over` (asked each second) says so, whichever comes first."""
-    ended = threading.Event()
-    with ExitStack() as open_:
-        url = open_.enter_context(service)
-
-        def watch() -> None:
-            while not ended.wait(1.0):
-                if over():
-                    open_.close()
-                    return
-
-        watching = threading.Thread(target=watch, daemon=True)
-        watching.start()
-        try:
-            yield url
-        finally:
-            ended.set()
-            watching.join()
-
-
 async def _warm(client: StudentClient) -> None:
     """A few real questions: the first has the server compile the task's grammar, the rest fill its caches."""
     for queries in (WARM[:1], WARM[1:]):
@@ -191,12 +170,12 @@ async def _warm(client: StudentClient) -> None:
                 raise answer
 
 
-def _found(template: str, student: str, patience: float) -> str:
+def _found(template: str, student: str, patience: float, given_up: Callable[[], bool]) -> str:
     """The URL of a server that runs already, once it is healthy and serves the student."""
     url = template.replace("{student}", student).rstrip("/").removesuffix("/v1")
     give_up = time.monotonic() + patience
     while problem := _problem(url, student):
-        if time.monotonic() >= give_up:
+        if time.monotonic() >= give_up or given_up():
             raise ServiceError(
                 f"serve.student_url: wanted a server of student {student} at {url}, got: {problem}; start it there"
                 f" (vllm serve … --served-model-name {student}) or set the URL right"

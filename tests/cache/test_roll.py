@@ -42,9 +42,13 @@ class Shelf:
 @asynccontextmanager
 async def serving(url, shelf, linger=0.2, said=None):
     """A serving process whose lookups follow the pointer at once."""
+
+    async def nothing_else():
+        return None
+
     async with (
         connect_async(url) as client,
-        Roller(client, shelf, lambda: None, linger, (said if said is not None else []).append) as roller,
+        Roller(client, shelf, nothing_else, linger, (said if said is not None else []).append) as roller,
     ):
         yield roller
 
@@ -134,6 +138,7 @@ def test_a_server_that_died_is_not_waited_for(client, redis_url):
 def test_a_server_that_leaves_is_forgotten_at_once_and_one_long_dead_by_the_next_publisher(client, redis_url):
     async def come_and_go():
         async with serving(redis_url, Shelf()):
+            await until(lambda: client.hlen(SERVERS))
             assert [server.state for server in live_servers(client)] == [""]
 
     asyncio.run(come_and_go())
