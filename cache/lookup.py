@@ -16,13 +16,13 @@ from redis.exceptions import RedisError
 
 from cache.answer import Answer, Found, Opener, as_json, nothing
 from cache.breaker import Breaker
-from cache.client import CONNECTIONS, AsyncClient, read_many
+from cache.client import AsyncClient
 from cache.flights import Flights, FullError
 from cache.journal import Journal
 from cache.layout import BrokenError, bucket_key, bucket_of, find, tail_key, unseal
 from cache.tail import open_answer, pack_answer
 from cache.tier import Kept, Tier
-from cache.watch import State, Watch
+from cache.watch import UNREACHED, State, Watch
 from labels.errors import EngineError, InputError
 from labels.guardrails import check
 from labels.normalise import MAX_QUERY_CHARS, normalise
@@ -87,9 +87,6 @@ class Lookup:
         self._breakers: dict[str, Breaker] = {}
         self._tier = Tier(process_entries)
         self._watch = Watch(redis, task, self._switched, self.journal.refused)
-        self._slots = asyncio.Semaphore(
-            CONNECTIONS // 2
-        )  # redis-py errs, not waits, where its connections are all busy
         self._background: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -200,13 +197,8 @@ class Lookup:
             key for place in places for key in ((place.bucket, place.tail) if self._tail_seconds else (place.bucket,))
         ]
         try:
-            async with asyncio.timeout(self.deadline * REDIS_SHARE), self._slots:
-                raw = await read_many(self.redis, keys)
-        except TimeoutError:
-            self._watch.suspect(f"Redis gave no answer in {self.deadline * REDIS_SHARE * 1000:.0f} ms")
-            return {}
-        except (RedisError, OSError) as error:
-            self._watch.suspect(f"Redis can't be reached: {error}")
+            raw = await self._watch.read_many(self.deadline * REDIS_SHARE, keys)
+        except UNREACHED:
             return {}
         found = {}
         step = len(keys) // len(places)
@@ -309,7 +301,7 @@ class Lookup:
     async def _write(self, key: str, packed: bytes) -> None:
         """Keep a student's answer in Redis; where that fails it is asked again."""
         with suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(self.deadline), self._slots:
+            async with asyncio.timeout(self.deadline):
                 await self.redis.set(key, packed, ex=self._tail_seconds)
 
     def _place(self, release: Release, query: str) -> _Place:

@@ -5,17 +5,19 @@ once a second at the latest, so that a lost message costs a second.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeAlias, cast
+from time import monotonic
+from typing import cast
 
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError
 
 from cache.answer import Found, Opener
 from cache.client import AsyncClient
 from cache.layout import CHANGED, PEOPLE, RELEASE, BrokenError, parse_release
+from cache.line import ClusterLine, Line, open_line
 from labels.normalise import NORMALISATION_VERSION
 from labels.records import Release
 from labels.task import Task
@@ -23,8 +25,9 @@ from labels.task import Task
 EVERY_SECONDS = 1.0
 PATIENCE_SECONDS = 0.5  # a Redis that takes longer to say which release it serves counts as away
 RETRY_SECONDS = 0.05
-
-Raw: TypeAlias = tuple[bytes | None, dict[bytes, bytes]]
+PEOPLE_SECONDS = 15.0  # after so long all that people said is read again: a Cluster may lose a message on its way
+UNREACHED = (RedisError, OSError, TimeoutError)
+"""What reading raises where Redis does not answer, or refuses to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +44,10 @@ class State:
 
 
 class Watch:
-    """Keeps `state` as Redis has it. `away` says why Redis can't be asked, "" while it can.
+    """Keeps `state` as Redis has it. `away` says why Redis can't be asked, "" while it can; `reached`, whether it ever was.
 
-    `changed` is called with the state before and the one after, whenever these differ.
+    `changed` is called with the state before and the one after, whenever these differ; `refused` with what was turned
+    down, as the journal counts it.
     """
 
     def __init__(
@@ -54,25 +58,30 @@ class Watch:
         refused: Callable[[str], None],
     ) -> None:
         self.state = State(None, "Redis has not been reached yet")
-        self.away = ""
+        self.away, self.reached = "Redis has not been reached yet", False
         self._redis, self._task, self._opener, self._task_version = redis, task, Opener(task), task.version()
         self._changed, self._refused = changed, refused
-        self.reached = False  # whether Redis ever was
         self._first, self._wake = asyncio.Event(), asyncio.Event()
-        self._raw: Raw | None = None  # as last read
-        self._tasks: list[asyncio.Task[None]] = []
+        self._line: Line | ClusterLine | None = None
+        self._told, self._people_due = (
+            False,
+            0.0,
+        )  # whether somebody told of a change; when to read people's answers anyway
+        self._release: bytes | None = None
+        self._people: dict[bytes, bytes] = {}  # both as last read
+        self._opened: dict[bytes, tuple[bytes, Found]] = {}  # what people said, as it lies in Redis and opened
+        self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to watch; needs a running loop."""
-        if not self._tasks:
-            self._tasks = [asyncio.create_task(self._read_always()), asyncio.create_task(self._listen_always())]
+        self._watching = self._watching or asyncio.create_task(self._watch())
 
     async def aclose(self) -> None:
         """Watch no longer."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        if self._watching:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        self._hang_up()
 
     async def first(self, seconds: float) -> None:
         """Wait until Redis has been reached, or found away, for the first time; so many seconds at most."""
@@ -81,48 +90,69 @@ class Watch:
                 async with asyncio.timeout(seconds):
                     await self._first.wait()
 
-    def suspect(self, reason: str) -> None:
-        """A question did not get Redis's answer: ask no more before Redis has been tried."""
-        self.away = reason
-        self._wake.set()
+    async def read_many(self, seconds: float, keys: Sequence[str]) -> list[bytes | None]:
+        """The keys' values. Raises one of UNREACHED; nobody asks again before Redis has been tried."""
+        line = self._line
+        if line is None:
+            raise ConnectionError(self.away)
+        try:
+            return await line.read_many(seconds, keys)
+        except UNREACHED as error:
+            if line is self._line and isinstance(line, Line):  # in a Cluster other nodes may well answer
+                self.away = _reason(error, seconds)
+                self._wake.set()
+            raise
 
-    async def _read_always(self) -> None:
+    async def _watch(self) -> None:
         while True:
             self._wake.clear()
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    await self._read()
-                self.away, self.reached = "", True
-            except TimeoutError:
-                self.away = f"Redis gave no answer in {PATIENCE_SECONDS * 1000:.0f} ms"
-            except (RedisError, OSError) as error:
-                self.away = f"Redis can't be reached: {error}"
-            self._first.set()
-            if self.away:
+                    await self._refresh(self._line or await self._connect())
+            except Exception as error:  # whatever it is, try again: without a watch a stale release would be served
+                self._hang_up()
+                self.away = _reason(error, PATIENCE_SECONDS)
+                self._first.set()
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
+            self.away, self.reached = "", True
+            self._first.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(EVERY_SECONDS):
                     await self._wake.wait()
 
-    async def _listen_always(self) -> None:
-        """Wake the reader at every message, that of a subscription just made among them: nothing before it is missed."""
-        while True:
-            with suppress(RedisError, OSError):
-                async with self._redis.pubsub() as channel:
-                    await channel.subscribe(CHANGED)
-                    async for _ in channel.listen():
-                        self._wake.set()
-            self._wake.set()
-            await asyncio.sleep(RETRY_SECONDS)
+    async def _connect(self) -> Line | ClusterLine:
+        """A line that hears of changes; it has heard of one, for there may have been some before it."""
+        line = await open_line(self._redis, self._hear)
+        try:
+            await line.subscribe(PATIENCE_SECONDS, CHANGED)
+        except BaseException:
+            line.close()
+            raise
+        self._line, self._told = line, True
+        return line
 
-    async def _read(self) -> None:
-        raw = cast(Raw, (await self._redis.get(RELEASE), await self._redis.hgetall(PEOPLE)))
-        if raw == self._raw:
+    def _hear(self) -> None:
+        self._told = True
+        self._wake.set()
+
+    def _hang_up(self) -> None:
+        if self._line:
+            self._line.close()
+        self._line = None
+
+    async def _refresh(self, line: Line | ClusterLine) -> None:
+        """Read what there is to know; people's answers, which may be many, only where they may have changed."""
+        told, self._told = self._told, False
+        release = cast(bytes | None, await line.ask(PATIENCE_SECONDS, "GET", RELEASE))
+        people = self._people
+        if told or await line.ask(PATIENCE_SECONDS, "HLEN", PEOPLE) != len(people) or monotonic() > self._people_due:
+            people = cast(dict[bytes, bytes], await line.ask(PATIENCE_SECONDS, "HGETALL", PEOPLE))
+            self._people_due = monotonic() + PEOPLE_SECONDS
+        if self.reached and release == self._release and people == self._people:
             return
-        before = self.state
-        self.state = self._state(*raw)
-        self._raw = raw
+        before, self.state = self.state, self._state(release, people)
+        self._release, self._people = release, people
         self._changed(before, self.state)
 
     def _state(self, raw: bytes | None, people: Mapping[bytes, bytes]) -> State:
@@ -139,25 +169,36 @@ class Watch:
 
     def _unfit(self, release: Release) -> str:
         """Why this process can't serve the release; "" where it can."""
-        wanted = (self._task.name, self._task_version, NORMALISATION_VERSION)
-        for what, mine, theirs in zip(
-            ("task", "task version", "normalisation"),
-            wanted,
-            (release.task, release.task_version, release.normalisation),
-            strict=True,
-        ):
-            if mine != theirs:
+        facts = (
+            ("task", release.task, self._task.name),
+            ("task version", release.task_version, self._task_version),
+            ("normalisation", release.normalisation, NORMALISATION_VERSION),
+        )
+        for what, theirs, ours in facts:
+            if theirs != ours:
                 return (
-                    f"release {release.release} is of {what} {theirs}, this server of {what} {mine}; start a server of the"
-                    " same version and task as published it"
+                    f"release {release.release} is of {what} {theirs}, this process of {what} {ours}; start it with the"
+                    " task and version of Stillhouse that published the release"
                 )
         return ""
 
-    def _said(self, raw: Mapping[bytes, bytes], made: float) -> dict[str, Found]:
-        said = {}
-        for query, entry in raw.items():
+    def _said(self, people: Mapping[bytes, bytes], made: float) -> dict[str, Found]:
+        """What people said, opened; what was said before is not opened again."""
+        opened = {}
+        for query, entry in people.items():
+            known = self._opened.get(query)
+            if known and known[0] == entry:
+                opened[query] = known
+                continue
             try:
-                said[query.decode()] = self._opener.open(entry, "cache", made)
-            except (BrokenError, UnicodeDecodeError):
+                opened[query] = entry, self._opener.open(entry, "cache", made)
+            except BrokenError:
                 self._refused("corrupted")
-        return said
+        self._opened = opened
+        return {query.decode(errors="replace"): found for query, (_, found) in opened.items()}
+
+
+def _reason(error: Exception, seconds: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f"Redis gave no answer in {seconds * 1000:.0f} ms"
+    return f"Redis can't be reached: {error or type(error).__name__}"
