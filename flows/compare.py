@@ -12,9 +12,9 @@ from evals.metrics import Pairs, difference_interval, score
 from flows.browse import night_folder
 from flows.evaluate import bands_of, dataset_of, gold_of_log
 from flows.fit import fit, quiet_libraries
+from flows.head import head_of
 from flows.night import SECRET, Night, begin_night
 from flows.people import answers_of
-from flows.publish import head_of
 from flows.report import report_night
 from flows.screen import Screen
 from flows.served import passing, student_answers

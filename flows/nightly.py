@@ -17,10 +17,11 @@ from evals.gate import passed
 from evals.sample import Audit
 from flows.choose import choose_active
 from flows.gate import pass_gate
+from flows.head import head_of
 from flows.ingest import ingest_log
 from flows.label import label_queries
 from flows.night import Night, begin_night
-from flows.publish import head_of, measure_lookup, publish_release, serving
+from flows.publish import measure_lookup, publish_release, serving
 from flows.report import report_night, summarise
 from flows.retrieve import retrieve_facts
 from flows.review import calibrate, judge_teacher, sample_labels

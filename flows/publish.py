@@ -8,21 +8,24 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.markup import escape
+
 from cache.answer import Answer
-from cache.client import Client, connect, connect_async
+from cache.client import AsyncClient, Client, connect, connect_async
 from cache.diff import read_generation
 from cache.head import Head, coverage
+from cache.journal import Journal
 from cache.layout import LAYOUT, bucket_count
 from cache.lookup import Lookup
 from cache.memory import MIB, measured_bytes
 from cache.publish import publish
 from cache.release import current_release
-from cache.roll import wait_ready
 from evals.metrics import Interval, Score, ratio_interval, score
 from flows.corrections import resync
 from flows.evaluate import say, teacher_answers
 from flows.head import say_forecast, traffic_of
 from flows.night import Night
+from flows.online import ready_within
 from flows.people import answers_of
 from labels.files import digest, write_json
 from labels.normalise import NORMALISATION_VERSION
@@ -37,7 +40,7 @@ PUBLISHED = "published.json"
 def publish_release(night: Night, head: Head, student: Path, forced: Sequence[str] = ()) -> Release:
     """Publish the head and switch to it, unless it is what is served already; returns the release served.
 
-    The switch waits until every server of lookups has the student ready, for `student.start_seconds` at most. Then what
+    The switch waits until every server of lookups has the student ready, for as long as a start may take. Then what
     is there is counted and held against the forecast. `forced` names the gate's checks that failed and were overridden. They
     are part of the release's name: what was forced stays in the history beside the same head and student let through by
     evidence, whichever comes first.
@@ -46,11 +49,9 @@ def publish_release(night: Night, head: Head, student: Path, forced: Sequence[st
     screen, settings = night.screen, night.settings
     say_forecast(night, head)
 
-    def ready(coming: Release) -> None:
-        wait_ready(client, coming, settings.student.start_seconds, screen.say)
-
     with closing(connect(night.redis_url, settings.cache.cluster)) as client:
         before = current_release(client)
+        ready = ready_within(settings, client, lambda text: screen.say(f"  {escape(text)}"))
         done = publish(client, head.lines, release, kept=settings.cache.kept_generations, ready=ready)
         resync(night, client)
         served = current_release(client) or release
@@ -151,6 +152,14 @@ def measure_lookup(night: Night, release: Release, student: Path) -> LookupMeasu
     return measured
 
 
+class Unwritten(Journal):
+    """What is measured is no shopper's traffic: it is neither counted nor labelled tomorrow."""
+
+    async def flush(self, redis: AsyncClient) -> bool:
+        """Writes nothing."""
+        return True
+
+
 async def _look_up(night: Night, student: Path, queries: Sequence[str]) -> dict[str, dict[str, object]]:
     url, settings = night.student_url(student), night.settings
     gate = asyncio.Semaphore(AT_ONCE)
@@ -163,6 +172,7 @@ async def _look_up(night: Night, student: Path, queries: Sequence[str]) -> dict[
             process_entries=0,  # what Redis and the student do is measured, not what a process remembers
             tail_seconds=0,
         )
+        lookup.journal = Unwritten()
         async with lookup:
             with night.screen.bar("lookup answers", len(queries)) as advance:
 

@@ -3,15 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+from cache.head import Head
 from evals.calibration import Calibration
 from evals.judge import Judgement
 from evals.latency import Latency
 from evals.report import ReportData, write_report
 from flows.evaluate import Measured, as_json, dataset_of
+from flows.head import head_json
 from flows.label import LABELLING
 from flows.night import Night
 from flows.people import reviewers_json, verdicts_of
-from flows.publish import Head, LookupMeasured
+from flows.publish import PUBLISHED, LookupMeasured
 from flows.review import checked_labels, queue_of
 from flows.served import footprint
 from flows.train import rounds_of
@@ -63,7 +65,8 @@ def summarise(
         "judgement": judgement.to_json() if judgement else None,
         "review": _review(night),
         "head_entries": len(head.entries),
-        "head_traffic_share": round(head.traffic_share, 4),
+        "head_traffic_share": round(head.hit_rate, 4),
+        "head": head_json(head, read_json(night.folder / PUBLISHED)),
         "release": release,
         "published": published,
         "gate": checks,

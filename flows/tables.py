@@ -157,6 +157,38 @@ def rows_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def releases_table(rows: list[dict[str, Any]]) -> Table:
+    """The releases, the latest last (`stillhouse releases`)."""
+    return rows_table(
+        [
+            {
+                "release": row["release"],
+                "": "served" if row["serving"] else "kept" if row["kept"] else "gone",
+                "night": row["night"],
+                "entries": f"{row['entries']:,}",
+                "traffic": f"{row['traffic_share']:.1%}",
+                "memory": "" if row["bytes"] is None else f"{row['bytes'] / 2**20:,.1f} MiB",
+                "student": row["student"],
+                "forced": ", ".join(row["forced"]),
+            }
+            for row in rows
+        ]
+    )
+
+
+def changes_table(found: dict[str, Any]) -> Group:
+    """What changed between two releases (`stillhouse diff`)."""
+    parts = [(kind, found[kind]) for kind in ("changed", "added", "removed")]
+    told = ", ".join(f"{part['labels']:,} {kind} ({part['traffic_share']:.1%} of the traffic)" for kind, part in parts)
+    rows = [
+        {"query": one["query"], "": one["change"], "traffic": f"{one['traffic']:,.0f}"}
+        | {name: "" if one[name] is None else one[name] for name in ("before", "after")}
+        for one in found["changes"]
+    ]
+    words = f"[bold]{plain(found['before'])} → {plain(found['after'])}[/]: {told}"
+    return Group(words, *([rows_table(rows)] if rows else []))
+
+
 def _cell(value: object) -> str:
     """Text from the log is hostile: no markup, no control characters (which could drive the terminal)."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
