@@ -8,7 +8,7 @@ import json
 import operator
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -131,11 +131,14 @@ def _placed(entries: Iterable[tuple[str, str]], release: Release) -> tuple[list[
     found = text = 0
     pairs = iter(entries)
     while chunk := list(islice(pairs, CHUNK)):
-        queries = [query for query, _ in chunk]
+        queries, values = zip(*chunk, strict=True)
         plain = _unaliased(queries) if release.canonical else queries
         _check_normal(plain)
         found += sum(map(operator.is_, queries, plain))
-        text += sum(len("".join(column).encode()) for column in zip(*chunk, strict=True)) + 2 * len(chunk)
+        joined = "".join(values).encode()
+        if b"\n" in joined:
+            raise PublishError("wanted entries as layout.entry makes them, got one with a line break in it")
+        text += len(joined) + len("".join(queries).encode()) + 2 * len(chunk)
         for pair in chunk:
             buckets[bucket_of(place(pair[0]), release.buckets)].append(pair)
     if found != release.entries:
@@ -159,13 +162,10 @@ def _packed(pairs: list[tuple[str, str]]) -> bytes:
     if len(by_query) != len(pairs):
         twice = next(query for query in by_query if sum(query == other for other, _ in pairs) > 1)
         raise PublishError(f"the query {twice!r} comes twice; publish one label a query")
-    packed = pack(pairs)
-    if packed.count(b"\n") != len(pairs) + 1:
-        raise PublishError("wanted entries as layout.entry makes them, got one with a line break in it")
-    return packed
+    return pack(pairs)
 
 
-def _check_normal(queries: list[str]) -> None:
+def _check_normal(queries: Sequence[str]) -> None:
     # Joined, they are normal if each is, and not empty: a space joins nothing and changes under nothing that follows it.
     joined = " ".join(queries)
     if joined and normalise(joined) == joined:
@@ -177,7 +177,7 @@ def _check_normal(queries: list[str]) -> None:
             )
 
 
-def _unaliased(queries: list[str]) -> list[str]:
+def _unaliased(queries: Sequence[str]) -> list[str]:
     return [query[len(ALIAS) :] if query.startswith(ALIAS) else query for query in queries]
 
 
