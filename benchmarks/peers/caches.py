@@ -62,11 +62,6 @@ class Rates:
     cache: list[float]
     bare: list[float]
 
-    @property
-    def ratios(self) -> list[float]:
-        """The cache's to bare redis-py's, by round."""
-        return [one / other for one, other in zip(self.cache, self.bare, strict=True)]
-
 
 def time_cache(folder: Path, job: Job) -> Rates | str:
     """The rates of the job's cache, whose environment lies in `folder`; the reason, where it can't be measured."""
