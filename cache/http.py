@@ -42,6 +42,7 @@ from cache.shared import Shared
 from labels.errors import InputError
 
 LOOKUP = "/v1/lookup"
+READY = "/readyz"
 METRICS = "/metrics"
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -51,6 +52,8 @@ HEADERS = {
 }
 SLOW = 1.5  # times the deadline: an answer that took longer is logged
 TICK_SECONDS = 1.0
+MOST_LOGGED = 100
+"""Failed requests logged in a second; the rest of a flood is counted."""
 NOT_STARTED = "the service has not been started; whoever mounts it enters its lifespan, as cache.http says"
 
 MakeLookup = Callable[[], AbstractAsyncContextManager[Lookup]]
@@ -74,7 +77,7 @@ class LookupApp(Starlette):
     def __init__(self, make_lookup: MakeLookup, keys: ApiKeys | None, rate: float | None, log_queries: bool) -> None:
         routes = [
             Route("/healthz", self._healthz),
-            Route("/readyz", self._readyz),
+            Route(READY, self._readyz),
             Route(METRICS, self._metrics),
             Route("/openapi.json", self._openapi),
         ]
@@ -87,6 +90,7 @@ class LookupApp(Starlette):
         self._statuses: Counter[int] = Counter()
         self._process_hits = 0
         self._draining = False
+        self._failures = 0  # in this second
         self._ids, self._id_start = count(), b""
         self._headers: RawHeaders = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
         self._json_headers = [(b"content-type", b"application/json"), *self._headers]
@@ -161,6 +165,8 @@ class LookupApp(Starlette):
                 own = {name for name, _ in message["headers"]}
                 ours = [(name, value) for name, value in self._headers if name not in own]
                 message["headers"] = [*message["headers"], *ours, (b"x-request-id", request_id)]
+                if message["status"] >= 400 and path != READY:
+                    self._failed(message["status"], {"id": request_id.decode()})
             await send(message)
 
         try:
@@ -170,7 +176,7 @@ class LookupApp(Starlette):
         except HTTPException as error:
             await _said(None, error)(scope, receive, send_with_headers)
         except Exception as error:  # Starlette has answered it
-            note("failed", logging.ERROR, error, {"status": 500, "id": request_id.decode(), "path": path})
+            self._failed(500, {"id": request_id.decode()}, error)
 
     def _admit(self, scope: Scope) -> None:
         """401 for who has no key where keys are wanted, 429 for who asks too often."""
@@ -189,8 +195,6 @@ class LookupApp(Starlette):
     def _failure(self, scope: Scope, error: Exception, request_id: bytes) -> tuple[int, bytes, RawHeaders]:
         """Status, body and headers that say what was wrong; logged."""
         told: dict[str, object] = {"id": request_id.decode(), "path": LOOKUP}
-        if self._log_queries:
-            told["query_string"] = scope["query_string"][:1000].decode(errors="replace")
         if isinstance(error, InputError):
             status, words, more = 400, str(error), _NONE
         elif isinstance(error, HTTPException):
@@ -198,9 +202,15 @@ class LookupApp(Starlette):
             more = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
         else:
             status, words, more = 500, f"something is wrong here; the log says more of request {told['id']}", _NONE
-        level, raised = (logging.ERROR, error) if status == 500 else (logging.WARNING, None)
-        note("failed", level, raised, {"status": status, "reason": words} | told)
+        if self._log_queries:
+            told["query_string"] = scope["query_string"][:1000].decode(errors="replace")
+        self._failed(status, told | {"reason": words}, error if status == 500 else None)
         return status, _json({"error": words}), more
+
+    def _failed(self, status: int, told: dict[str, object], error: Exception | None = None) -> None:
+        self._failures += 1
+        if error is not None or self._failures <= MOST_LOGGED:
+            note("failed", logging.ERROR if status >= 500 else logging.WARNING, error, {"status": status} | told)
 
     def _slow(self, milliseconds: float, asked: int, queries: list[str], request_id: bytes) -> None:
         if self._lookup and milliseconds > self._lookup.deadline * 1000 * SLOW:
@@ -233,6 +243,9 @@ class LookupApp(Starlette):
                 told = {"release": release.release, "student": release.student} if release else {"reason": reason}
                 note("ready" if release else "not ready", told={"worker": self._worker, **told})
                 before = now
+            if self._failures > MOST_LOGGED:
+                note("more failed", logging.WARNING, told={"requests": self._failures - MOST_LOGGED})
+            self._failures = 0
             await asyncio.sleep(TICK_SECONDS)
 
     def _counts(self) -> dict[str, Any]:

@@ -8,6 +8,12 @@ from labels.task import Task
 
 Json = dict[str, Any]
 VERSION = "1"
+QUERY: Json = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MAX_QUERY_CHARS,
+    "pattern": r"^[^\u0000]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000]*$",  # something to read, and no NUL
+}
 
 
 def describe(task: type[Task], prefix: str = "", keyed: bool = False) -> Json:
@@ -74,9 +80,7 @@ def _answer_schema(task: type[Task]) -> Json:
 
 def _get(task: type[Task]) -> Json:
     parameters = [
-        _parameter(
-            "q", True, {"type": "string", "minLength": 1}, f"As typed; at most {MAX_QUERY_CHARS} characters.", "milk"
-        ),
+        _parameter("q", True, QUERY, "As typed.", "milk"),
         _parameter("task", False, {"const": task.name}, "Refuses to answer where another task is served."),
         _parameter(
             "normalisation", False, {"const": NORMALISATION_VERSION}, "As `task`, for the queries' normal form."
@@ -112,7 +116,7 @@ def _post(task: type[Task]) -> Json:
                 "type": "array",
                 "minItems": 1,
                 "maxItems": MAX_BATCH,
-                "items": {"type": "string", "minLength": 1},
+                "items": QUERY,
             },
             "task": {"enum": [task.name, None]},
             "normalisation": {"enum": [NORMALISATION_VERSION, None]},

@@ -66,9 +66,10 @@ def parse_batch(body: bytes, content_type: bytes) -> Batch:
         batch = Batch.model_validate_json(body)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in problem["loc"][:2])
+        place = problem["loc"][:2]  # of a field that is none of ours not even the name: it may be a query
+        where = ".".join(str(part) for part in place) if place[:1] and place[0] in Batch.model_fields else "the body"
         wanted = f'wanted {{"queries": [up to {MAX_BATCH:,} texts]}}, with "task" and "normalisation" if you like'
-        raise HTTPException(400, f"{wanted}; got {where or 'the body'} wrong: {problem['msg']}") from None
+        raise HTTPException(400, f"{wanted}; got {where} wrong: {problem['msg']}") from None
     for number, query in enumerate(batch.queries):
         if "\0" in query:
             raise HTTPException(400, f"wanted text, got a NUL character in queries.{number}; leave it out")
@@ -87,14 +88,14 @@ def check_versions(task: str | None, normalisation: str | int | None, served: st
         )
 
 
-async def read_body(receive: Receive, headers: Headers) -> bytes:
-    """The body, of at most MAX_BODY bytes (else 413) that come within BODY_SECONDS (else 408)."""
+async def read_body(receive: Receive, headers: Headers, seconds: float = BODY_SECONDS) -> bytes:
+    """The body, of at most MAX_BODY bytes (else 413) that come within so many seconds (else 408)."""
     declared = header(headers, b"content-length")
     if declared.isdigit() and int(declared) > MAX_BODY:
         raise _too_large()
     parts, size, more = [], 0, True
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -104,7 +105,7 @@ async def read_body(receive: Receive, headers: Headers) -> bytes:
                 if size > MAX_BODY:
                     raise _too_large()
     except TimeoutError:
-        raise HTTPException(408, f"wanted the body within {BODY_SECONDS:.0f} s", {"Connection": "close"}) from None
+        raise HTTPException(408, f"wanted the body within {seconds:g} s", {"Connection": "close"}) from None
     return b"".join(parts)
 
 

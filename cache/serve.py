@@ -17,6 +17,7 @@ from types import FrameType
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cache.http import LookupApp
 from cache.log import json_lines
@@ -26,6 +27,7 @@ from labels.errors import BusyError, ServiceError
 HOST, PORT = "127.0.0.1", 8017
 DRAIN_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 75  # longer than the 60 of common balancers: who closes an idle connection first should not be us
+MAX_HEAD = 256 * 1024  # bytes of a request before its body
 ENDINGS = (signal.SIGINT, signal.SIGTERM)
 
 MakeApp = Callable[[], Starlette]
@@ -82,6 +84,21 @@ def work(
         runner.run(serve())
 
 
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's, which by itself would keep a request's head in memory however long it gets."""
+
+    _head = 0
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.scope is None or "path" in self.scope:
+            self._head = 0
+        elif (head := self._head + len(data)) <= MAX_HEAD:
+            self._head = head
+        elif not self.transport.is_closing():
+            self.send_400_response(f"wanted a request of at most {MAX_HEAD} bytes before its body")
+
+
 class _Server(uvicorn.Server):
     """uvicorn's, which drains as this module says."""
 
@@ -90,7 +107,7 @@ class _Server(uvicorn.Server):
             app,
             lifespan="off",
             loop="uvloop",
-            http="httptools",
+            http=_Protocol,
             ws="none",
             log_config=None,
             access_log=False,  # no log may hold a query's text
