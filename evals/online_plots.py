@@ -137,7 +137,7 @@ def latencies(days: Days) -> Plot:
     axes.yaxis.set_minor_formatter(lambda *_: "")
     axes.set_ylabel("milliseconds (log scale)")
     axes.legend(ncols=len(SOURCES), **BESIDE)
-    words = "p99 is solid and filled, p50 dashed and hollow. Each is the upper bound of the bucket that it is in, so it was no slower."
+    words = "p99 is solid and filled, p50 dashed and hollow; each is the upper bound of the bucket that it is in."
     return Plot(name, title, svg_of(figure, name), words)
 
 
@@ -158,10 +158,10 @@ def misses(days: Days) -> Plot:
         drawn = [nan if value is None else value for value in values]
         axes.plot(places, drawn, color=colour, marker=marker, linewidth=2, markersize=5, label=what)
     axes.yaxis.set_major_formatter(percent)
-    axes.set(ylim=(0, None), ylabel="share")
+    axes.set(ylim=(0, max(0.1, axes.get_ylim()[1])), ylabel="share")
     axes.legend(ncols=2, **BESIDE)
-    words = "Of the different queries missed, the share that none of the seven days before had missed"
-    words += "; of the lookups missed, the share that got no answer from anyone."
+    words = "New queries: of the different queries missed, those that none of the seven days before had missed"
+    words += ", counted to a point or so. No answer: of the lookups missed, those that nobody answered."
     return Plot(name, title, svg_of(figure, name), words)
 
 
