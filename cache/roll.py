@@ -46,11 +46,15 @@ class Students(Protocol):
     def ready(self) -> Collection[str]:
         """Those that answer: started, warmed, not found dead since."""
 
+    @property
+    def held(self) -> Collection[str]:
+        """Those not let go of, dead or alive."""
+
     async def hold(self, student: str) -> None:
         """Start one, or start again what has died; it is `ready` on return. Raises StillhouseError where it can't be."""
 
     async def let_go(self, student: str) -> None:
-        """Stop one that nobody asks any more, at once out of `ready`."""
+        """Stop one that nobody asks any more; it is out of `ready` at once, and of `held` on return."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +185,7 @@ class Roller:
             del self._failed[student]
 
     def _let_go(self, wanted: set[str]) -> None:
-        for student in set(self._students.ready) - wanted - self._tasks.keys():
+        for student in set(self._students.held) - wanted - self._tasks.keys():
             since = self._unwanted.setdefault(student, time.monotonic())
             if time.monotonic() - since >= self._linger:
                 self._start(student, self._stop(student))

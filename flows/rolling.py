@@ -73,8 +73,13 @@ class HeldStudents:
         """Let go of all."""
         if self._watch:
             self._watch.cancel()
-        await asyncio.gather(*(self.let_go(student) for student in self._held.copy()))
+        await asyncio.gather(*(self.let_go(student) for student in self.held))
         await self._http.aclose()
+
+    @property
+    def held(self) -> set[str]:
+        """Those not let go of, dead or alive."""
+        return {*self._held, *self.clients}
 
     async def hold(self, student: str, patience: float | None = None) -> None:
         """Have the student's server started or found, and warmed; again, where it has died.

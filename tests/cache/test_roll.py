@@ -23,12 +23,16 @@ class Shelf:
     """Students as a serving process has them: `missing` can't be started, for the reason it gives."""
 
     def __init__(self, **missing):
-        self.ready, self.missing, self.held, self.stopped = set(), missing, [], []
+        self.ready, self.missing, self.started, self.stopped = set(), missing, [], []
         self.gate = asyncio.Event()
         self.gate.set()
 
+    @property
+    def held(self):
+        return set(self.started) - set(self.stopped)
+
     async def hold(self, student):
-        self.held.append(student)
+        self.started.append(student)
         await self.gate.wait()
         if student in self.missing:
             raise ServiceError(self.missing[student])
@@ -79,7 +83,7 @@ def test_a_switch_waits_until_every_server_has_the_student_ready_and_then_the_ol
             await until(lambda: first.ready == second.ready == {"s1"})
             second.gate.clear()
             switched = asyncio.create_task(asyncio.to_thread(publish_to, client, SECOND))
-            await until(lambda: "s2" in first.ready and "s2" in second.held)
+            await until(lambda: "s2" in first.ready and "s2" in second.started)
             await asyncio.sleep(1)
             assert not switched.done(), "it did not wait for the second server"
             assert first.ready == {"s1", "s2"}, "the old student went before the switch"
@@ -103,7 +107,7 @@ def test_a_server_that_fails_refuses_the_release_by_name_and_reason_and_a_second
             assert json.loads(client.get(RELEASE))["release"] == "r1"
             shelf.missing.clear()
             await asyncio.to_thread(publish_to, client, SECOND)
-            assert shelf.held == ["s1", "s2", "s2"]
+            assert shelf.started == ["s1", "s2", "s2"]
 
     asyncio.run(roll())
 
@@ -156,7 +160,7 @@ def test_going_back_while_the_old_student_still_drains_does_not_start_it_again(c
             await until(lambda: shelf.ready == {"s1"})
             for release in (SECOND, FIRST, SECOND):
                 await asyncio.to_thread(publish_to, client, release)
-            assert (shelf.held, shelf.stopped) == (["s1", "s2"], [])
+            assert (shelf.started, shelf.stopped) == (["s1", "s2"], [])
 
     asyncio.run(roll())
 
@@ -170,7 +174,7 @@ def test_of_two_publishers_at_once_the_earlier_is_refused(client, redis_url):
             await until(lambda: shelf.ready == {"s1"})
             shelf.gate.clear()
             earlier = asyncio.create_task(asyncio.to_thread(publish_to, client, SECOND))
-            await until(lambda: "s2" in shelf.held)
+            await until(lambda: "s2" in shelf.started)
             later = asyncio.create_task(asyncio.to_thread(publish_to, client, third))
             with pytest.raises(PublishError, match="release r3 is being published at the same time"):
                 await earlier
@@ -189,9 +193,9 @@ def test_a_student_that_dies_while_serving_is_started_again_and_a_failing_start_
             await until(lambda: shelf.ready == {"s1"})
             shelf.missing["s1"] = "no memory"
             shelf.ready.clear()
-            await until(lambda: len(shelf.held) == 2)
+            await until(lambda: len(shelf.started) == 2)
             await asyncio.sleep(1.2)  # two beats or three
-            assert len(shelf.held) == 2, "it does not wait between tries"
+            assert len(shelf.started) == 2, "it does not wait between tries"
             shelf.missing.clear()
             await until(lambda: shelf.ready == {"s1"})
             assert "student s1 is not ready: no memory" in said
