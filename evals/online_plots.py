@@ -49,7 +49,7 @@ def counted(online: Mapping[str, Any]) -> str:
     if last.get("lost"):
         told += f" {last['lost']:,} misses were lost while Redis was away, so the next night does not label them."
     if last.get("unreadable"):
-        told += f" What {last['unreadable']:,} processes counted could not be read."
+        told += f" Processes whose counts could not be read: {last['unreadable']:,}."
     return told
 
 
@@ -130,7 +130,7 @@ def latencies(days: Days) -> Plot:
                 marker=marker,
                 fillstyle="none" if key == "p50" else "full",
                 markersize=size * (1 if len(days) <= 10 else 0.6),
-                label=source if key == "p99" and any(value is not None for value in values) else None,
+                label=source if key == "p99" and any(source in day["latency"] for day in days) else None,
             )
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
