@@ -6,6 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from cache.head import Head
+from cache.layout import entry
 from flows.night import Night
 from flows.screen import Screen
 from flows.settings import load_settings
@@ -43,16 +45,27 @@ def begin(folder, labels, verdicts=(), gold=None, night="n1", **changes):
     made.warehouse.add_labels(labels)
     made.warehouse.add_verdicts(verdicts)
     pq.write_table(pa.table({"identity": [one.identity for one in labels]}), made.folder / "requests.parquet")
-    rank = {one.query: place for place, one in enumerate(labels, start=1)}
+    write_queries(made, [one.query for one in labels])
+    return made
+
+
+def write_queries(night, queries):
+    """The night's queries, as after its ingest: most frequent first."""
+    rank = {query: place for place, query in enumerate(dict.fromkeys(queries), start=1)}
     bands = [
         "head" if place <= len(rank) / 10 else "torso" if place <= len(rank) / 3 else "tail" for place in rank.values()
     ]
-    made.warehouse.queries_file(night).parent.mkdir(parents=True, exist_ok=True)
+    night.warehouse.queries_file(night.id).parent.mkdir(parents=True, exist_ok=True)
     columns = {"query": list(rank), "traffic": [1000 / place for place in rank.values()], "band": bands}
     nothing = pa.nulls(len(rank), pa.list_(pa.struct([("category", pa.string()), ("weight", pa.float64())])))
-    columns |= {"night": [night] * len(rank), "converted": nothing}
-    pq.write_table(pa.table(columns), made.warehouse.queries_file(night))
-    return made
+    columns |= {"night": [night.id] * len(rank), "converted": nothing}
+    pq.write_table(pa.table(columns), night.warehouse.queries_file(night.id))
+
+
+def head_of(*queries):
+    """A head of these queries, as `flows.head` would make it."""
+    answer = entry({"product": "milk", "brand": "", "attributes": []}, 1.0, "teacher")
+    return Head([(query, answer) for query in queries], 0.5, 1000, 0, "share", len(queries))
 
 
 def said(night):

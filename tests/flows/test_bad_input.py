@@ -16,13 +16,14 @@ from cache.publish import current_release, releases
 from cache.server import redis_binary
 from flows.ingest import ingest_log
 from flows.night import begin_night
-from flows.publish import Head, publish_release
+from flows.publish import publish_release
 from flows.screen import Screen
 from flows.settings import PROFILES, load_settings
 from labels.errors import InputError, ServiceError
 from labels.services import Launch, free_port, shared_service
 from labels.warehouse import Warehouse
 from tests.flows.command import error_of, processes_of, stillhouse
+from tests.flows.night_by_hand import head_of, write_queries
 from tests.labels.shop import label
 
 CATALOGUE = "title,brand,product\nVerdant Machine Mango Smoothie,Verdant Machine,mango smoothie\n"
@@ -204,10 +205,10 @@ def test_redis_down_at_publish_time_keeps_the_release_that_was_served(house):
         "catalogue.path": str(house / "catalogue.csv"),
         "cache.redis_url": f"redis://127.0.0.1:{port}/0",
     }
-    first = Head([("oat milk", '{"value":{},"confidence":1.0,"author":"teacher"}')], 0.5, 1)
-    second = Head([("mango smoothie", '{"value":{},"confidence":1.0,"author":"teacher"}')], 0.5, 1)
+    first, second = head_of("oat milk"), head_of("mango smoothie")
     student = house / "work" / "students" / "student-1"
     with begin_night(load_settings("laptop", changes), Screen()) as night:
+        write_queries(night, ["oat milk", "mango smoothie"])
         with shared_service(folder, "Redis", launch, up, 30):
             served = publish_release(night, first, student)
         with pytest.raises(

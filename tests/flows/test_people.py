@@ -6,11 +6,12 @@ from functools import partial
 import pyarrow.parquet as pq
 import pytest
 
+from cache.layout import parse_entry
 from evals.item import Item
 from evals.queue import ReviewQueue
 from flows.evaluate import agreement_queries
+from flows.head import head_of, people_entries, teacher_entries
 from flows.people import LEAST_GOLD, answers_of, gold_of, held_out, reviewers_json, verdicts_of
-from flows.publish import head_of, publishable
 from labels.split import split_of
 from student.dataset import build_dataset
 from tests.flows import night_by_hand
@@ -29,10 +30,12 @@ def test_a_verdict_outranks_the_teacher_in_the_cache_even_on_a_label_made_anew_s
         verdict("old", "corrected", roles("rice"), query="query 4"),  # its label is not among tonight's
         verdict(5, "cant_tell"),
     ]
-    entries = {query: json.loads(text) for query, text in publishable(begin(labels, said)).items()}
-    assert (entries["query 3"]["value"]["product"], entries["query 3"]["author"]) == ("tea", "person")
-    assert (entries["query 4"]["value"]["product"], entries["query 4"]["confidence"]) == ("rice", 1)
-    assert (entries["query 5"]["value"]["product"], entries["query 5"]["author"]) == ("milk", "teacher")
+    night = begin(labels, said)
+    assert teacher_entries(night)["query 3"] != people_entries(night)["query 3"]
+    entries = {query: parse_entry(raw, tuple(night.task.model_fields)) for query, raw in head_of(night).entries}
+    assert (entries["query 3"].value["product"], entries["query 3"].author) == ("tea", "person")
+    assert (entries["query 4"].value["product"], entries["query 4"].confidence) == ("rice", 1)
+    assert (entries["query 5"].value["product"], entries["query 5"].author) == ("milk", "teacher")
 
 
 def test_a_verdict_publishes_what_a_guardrail_had_turned_down(begin):

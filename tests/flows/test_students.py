@@ -4,18 +4,19 @@ from contextlib import closing
 import pytest
 
 from cache.client import connect
-from cache.layout import RELEASE, RELEASES
+from cache.layout import RELEASE, RELEASES, release_json
 from cache.publish import current_release, releases, rollback
 from flows.night import begin_night
-from flows.publish import Head, publish_release
+from flows.publish import publish_release
 from flows.screen import Screen
 from flows.settings import load_settings
 from flows.students import collect_students, list_students
 from labels.files import write_manifest
 from student.registry import Figure, record_metrics
+from tests.flows.night_by_hand import head_of, write_queries
 
 CATALOGUE = "title,brand\nVerdant Machine Mango Smoothie,Verdant Machine\n"
-HEAD = Head([("oat milk", '{"value":{},"confidence":1.0,"author":"teacher"}')], 0.5, 1)
+HEAD = head_of("oat milk")
 
 
 @pytest.fixture
@@ -26,6 +27,7 @@ def night(tmp_path):
     changes = {"work": str(tmp_path / "work"), "log.path": str(tmp_path / "log.csv")}
     changes |= {"catalogue.path": str(tmp_path / "catalogue.csv"), "student.keep": "1"}
     with begin_night(load_settings("laptop", changes), Screen()) as night:
+        write_queries(night, ["oat milk"])
         for number in range(1, 7):
             folder = student(night, number)
             folder.mkdir(parents=True)
@@ -40,7 +42,7 @@ def student(night, number):
 
 
 def head(number):
-    return Head([(f"oat milk {number}", HEAD.entries[0][1])], 0.5, 1)
+    return head_of(f"oat milk {number}")
 
 
 def test_a_forced_release_says_so_for_ever_and_the_same_content_let_through_is_another(night):
@@ -62,7 +64,7 @@ def test_a_forced_release_says_so_for_ever_and_the_same_content_let_through_is_a
 
 def test_a_release_from_before_there_was_force_is_read_as_not_forced(night):
     made = publish_release(night, HEAD, student(night, 1))
-    old = json.loads(made.to_json())
+    old = json.loads(release_json(made))
     assert "forced" not in old, "a service of before would not know the word"
     with closing(connect(night.redis_url)) as client:
         client.set(RELEASE, json.dumps(old))
