@@ -83,10 +83,9 @@ def address(client: Client) -> str:
 
 async def read_many(client: AsyncClient, keys: Sequence[str]) -> list[bytes | None]:
     """The keys' values in one round trip: of a Cluster one to each node that holds some of them, at the same time."""
-    if isinstance(
-        client, redis.asyncio.Redis
-    ):  # asked this way round: the other costs 2 µs, RedisCluster is a Protocol
-        return cast(list[bytes | None], await client.execute_command("MGET", *keys))
+    # Asked this way round, since RedisCluster is a Protocol: isinstance takes 2 µs to say that a client is none.
+    if isinstance(client, redis.asyncio.Redis):
+        return cast(list[bytes | None], await client.execute_command("MGET", *keys))  # type: ignore[no-untyped-call]
     by_slot: dict[int, list[int]] = {}
     for place, key in enumerate(keys):
         by_slot.setdefault(key_slot(key.encode()), []).append(place)

@@ -69,6 +69,11 @@ def bucket_of(placed: str, buckets: int) -> int:
     return (zlib.crc32(placed.encode()) * buckets) >> 32
 
 
+def hashes_of(placed: Iterable[str]) -> Iterator[int]:
+    """What `bucket_of` goes by, of many at once: `(hash * buckets) >> 32` is the bucket."""
+    return map(zlib.crc32, map(str.encode, placed))
+
+
 def bucket_key(generation: str, bucket: int) -> str:
     """The key of a bucket."""
     return f"stillhouse:{{{generation}:{bucket}}}"
@@ -84,15 +89,20 @@ def manifest_key(generation: str) -> str:
     return f"stillhouse:{{{generation}}}:manifest"
 
 
-def pack(lines: Iterable[tuple[str, str]]) -> bytes:
-    """A bucket from queries (in normal form: without control characters) and their entries' JSON."""
-    return seal("\n".join(["", *(f"{query}\t{value}" for query, value in lines), ""]).encode())
+def pack(lines: Iterable[str]) -> bytes:
+    """A bucket from its lines."""
+    return seal("\n".join(["", *lines, ""]).encode())
+
+
+def line(query: str, value: str) -> str:
+    """The line of a query (in normal form: without control characters) and its entry's JSON."""
+    return f"{query}\t{value}"
 
 
 def unpack(bucket: bytes) -> Iterator[tuple[str, bytes]]:
     """The queries of an opened bucket and their entries' JSON. Raises BrokenError where a line is no entry."""
-    for line in bucket.split(b"\n")[1:-1]:
-        query, tab, value = line.partition(b"\t")
+    for one in bucket.split(b"\n")[1:-1]:
+        query, tab, value = one.partition(b"\t")
         if not tab:
             raise BrokenError("wanted lines of a query, a tab and an entry")
         yield query.decode(), value
