@@ -17,7 +17,7 @@ import httpx
 
 from benchmarks.processes import Server
 from benchmarks.told import entries_of, release_of
-from cache.client import Client, connect, count_keys
+from cache.client import Client, connect, count_keys, read_keys
 from cache.layout import RELEASE, bucket_key, manifest_key
 from cache.publish import publish
 
@@ -117,7 +117,8 @@ def pointer_broken(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def _pointer_kept(scene: Scene) -> Iterator[None]:
-    raw = scene.client.get(RELEASE)
+    [raw] = read_keys(scene.client, [RELEASE])
+    assert raw
     yield
     scene.client.set(RELEASE, raw)
 
@@ -155,7 +156,8 @@ def values_corrupted(scene: Scene) -> Iterator[None]:
 
 
 def _corrupt(client: Client, key: str) -> None:
-    raw = bytearray(client.get(key))
+    [held] = read_keys(client, [key])
+    raw = bytearray(held or b"")
     how = random.randrange(4)
     if how == 0:
         raw = bytearray(random.randbytes(len(raw)))

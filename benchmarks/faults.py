@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
@@ -36,6 +37,7 @@ DEADLINE_MS = 300
 ALLOWED_MS = 100
 WELL_SECONDS = 0.5
 WARM_SECONDS = 5.0
+NEXT_SECONDS = 1.5
 TAIL_SHARE = 0.1
 FAULTS: Mapping[str, Fault] = {
     "no_fault": breaking.nothing,
@@ -50,14 +52,19 @@ FAULTS: Mapping[str, Fault] = {
     "values_corrupted": breaking.values_corrupted,
 }
 CLUSTER_FAULTS: Mapping[str, Fault] = {"cluster_node_lost": breaking.redis_killed}
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Broken:
-    """When a fault began, when it was put right, and until when it was watched (time.monotonic); what it found out."""
+    """When a fault began, when putting it right began and was done, and until when it was watched; by time.monotonic.
+
+    `notes` is what it found out.
+    """
 
     name: str
     begin: float
+    ending: float
     end: float
     until: float
     notes: Mapping[str, object]
@@ -70,9 +77,9 @@ def run(entries: int = 100_000, rate: float = 500.0, seconds: float = 4.0, settl
         figures |= _under_load(FAULTS, Path(folder), [redis], entries, rate, seconds, settle)
     with TemporaryDirectory() as folder, cluster(Path(folder)) as nodes:
         figures |= _under_load(CLUSTER_FAULTS, Path(folder), nodes, entries, rate, seconds, settle)
-    Console(stderr=True).print(_table(figures))
-    over_all = {name: sum(one[name] for one in figures.values()) for name in ("answers", "wrong", "late", "errors")}
-    return {"holds": not (over_all["wrong"] or over_all["late"] or over_all["errors"]), **over_all, **figures}
+    Console(stderr=True, width=120).print(_table(figures))
+    over_all = {name: sum(one[name] for one in figures.values()) for name in ("answers", "wrong", "late", "failed")}
+    return {"holds": not (over_all["wrong"] or over_all["late"] or over_all["failed"]), **over_all, **figures}
 
 
 def _under_load(
@@ -110,40 +117,44 @@ def _broken(name: str, fault: Fault, scene: Scene, seconds: float, settle: float
     begin = time.monotonic()
     with fault(scene):
         time.sleep(seconds)
+        ending = time.monotonic()
     end = time.monotonic()
     time.sleep(settle)
-    return Broken(name, begin, end, time.monotonic(), dict(scene.notes))
+    until = time.monotonic()
+    scene.publish_next()  # what one fault left in the processes' memory is not the next one's
+    time.sleep(NEXT_SECONDS)
+    return Broken(name, begin, ending, end, until, dict(scene.notes))
 
 
 def _figures(seen: Seen, broken: Broken) -> dict[str, Any]:
     """Of the answers asked for from the fault's begin to the end of the watch: by source, what was amiss, how slow."""
     seen = seen[(seen["at"] >= broken.begin) & (seen["at"] < broken.until)]
     source, problem = seen["source"], seen["problem"]
-    failed = problem == PROBLEMS.index("error")
+    failed = problem == PROBLEMS.index("failed")
     nones = seen["ms"][source == SOURCES.index("none")]
+    lesser = np.where(seen["head"], source != SOURCES.index("cache"), source > SOURCES.index("tail-cache"))
+    unwell: Flags = lesser | (problem > 0)
     return {
         "answers": len(seen),
         **{name: int((source == n).sum()) for n, name in enumerate(SOURCES[:-1])},
-        "errors": int(failed.sum()),
+        "failed": int(failed.sum()),
         "wrong": int(((problem > 0) & ~failed).sum()),
         "late": int((seen["ms"] > DEADLINE_MS + ALLOWED_MS).sum()),
         "p99_ms": round(float(np.percentile(seen["ms"], 99)), 1),
         "none_p99_ms": round(float(np.percentile(nones, 99)), 1) if len(nones) else None,
         "slowest_ms": round(float(seen["ms"].max()), 1),
         "slowest_served_ms": round(float(seen["served_ms"].max()), 1),
-        "fault_s": round(broken.end - broken.begin, 2),
-        "recovery_s": _recovery(seen, broken),
+        "fault_s": round(broken.ending - broken.begin, 2),
+        "put_right_s": round(broken.end - broken.ending, 2),
+        "recovery_s": _recovery(seen, unwell, broken),
+        "unwell_after": int((unwell & (seen["at"] >= broken.end)).sum()),
         **broken.notes,
     }
 
 
-def _recovery(seen: Seen, broken: Broken) -> float | None:
-    """Seconds from the fault's end until all was well, for WELL_SECONDS on end; None where that never was."""
-    wanted = np.where(
-        seen["head"], seen["source"] == SOURCES.index("cache"), seen["source"] <= SOURCES.index("tail-cache")
-    )
-    unwell = seen["at"][(~wanted | (seen["problem"] > 0)) & (seen["at"] >= broken.end)]
-    edges = np.concatenate([[broken.end], unwell, [broken.until]])
+def _recovery(seen: Seen, unwell: Flags, broken: Broken) -> float | None:
+    """Seconds from when it was put right until all was well for WELL_SECONDS on end; None where that never was."""
+    edges = [broken.end, *seen["at"][unwell & (seen["at"] >= broken.end)], broken.until]
     for last, following in itertools.pairwise(edges):
         if following - last >= WELL_SECONDS:
             return round(float(last - broken.end), 3)
@@ -151,8 +162,8 @@ def _recovery(seen: Seen, broken: Broken) -> float | None:
 
 
 def _table(figures: Mapping[str, Mapping[str, Any]]) -> Table:
-    shown = [*SOURCES[:-1], "errors", "wrong", "late", "none_p99_ms", "slowest_ms", "fault_s", "recovery_s"]
-    table = Table("fault", *shown, title=f"answers while it lasts and after, deadline {DEADLINE_MS} ms")
+    shown = [*SOURCES[:-1], "failed", "wrong", "late", "slowest_ms", "put_right_s", "recovery_s"]
+    table = Table("fault", *shown, title=f"answers during each fault and after it, deadline {DEADLINE_MS} ms")
     for name, found in figures.items():
         table.add_row(name, *(str(found[one]) for one in shown))
     return table

@@ -9,7 +9,7 @@ import orjson
 from benchmarks.told import student_of
 
 SOURCES = ("cache", "student", "tail-cache", "none", "error")
-PROBLEMS = ("", "wrong", "mixed", "went back", "error")
+PROBLEMS = ("", "wrong", "mixed", "went back", "failed")
 """What can be amiss: the value is not its query's or not its release's; a batch is of several releases; the release is older
 than the one before on the connection; there is no answer (a broken connection, a status other than 200)."""
 
@@ -23,7 +23,7 @@ class Judged(NamedTuple):
     problem: int
 
 
-NOTHING = Judged(SOURCES.index("error"), -1, 0.0, PROBLEMS.index("error"))
+NOTHING = Judged(SOURCES.index("error"), -1, 0.0, PROBLEMS.index("failed"))
 
 
 def judge(queries: Sequence[str], batch: bool, raw: bytes, latest: int, releases: int) -> Judged:

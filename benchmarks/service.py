@@ -69,8 +69,8 @@ def cluster(work: Path) -> Iterator[list[Server]]:
         nodes = [stack.enter_context(running(durable_redis(work, *options))) for _ in range(3)]
         clients = [stack.enter_context(closing(Redis.from_url(node.url))) for node in nodes]
         for n, client in enumerate(clients):
-            client.execute_command("CLUSTER ADDSLOTS", *range(SLOTS * n // 3, SLOTS * (n + 1) // 3))
-            client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[0].url.rpartition(":")[2])
+            client.cluster("ADDSLOTS", *range(SLOTS * n // 3, SLOTS * (n + 1) // 3))
+            client.cluster("MEET", "127.0.0.1", nodes[0].url.rpartition(":")[2])
         until = time.monotonic() + START_SECONDS
         while not all(_knows_all(client) for client in clients):
             if time.monotonic() > until:
@@ -82,8 +82,7 @@ def cluster(work: Path) -> Iterator[list[Server]]:
 
 
 def _knows_all(client: Redis) -> bool:
-    info = client.execute_command("CLUSTER INFO")
-    told = info if isinstance(info, dict) else dict(line.split(":") for line in info.decode().split())
+    told: dict[str, str] = client.cluster("INFO")
     return told["cluster_state"] == "ok" and told["cluster_known_nodes"] == "3"
 
 

@@ -95,7 +95,7 @@ def _figures(seen: Seen, switches: list[Switch], started: float) -> dict[str, An
     figures: dict[str, Any] = {
         "switches": len(switches),
         "answers": len(seen),
-        **{f"{name.replace(' ', '_')}s": int((seen["problem"] == n).sum()) for n, name in enumerate(PROBLEMS) if name},
+        **{name.replace(" ", "_"): int((seen["problem"] == n).sum()) for n, name in enumerate(PROBLEMS) if name},
         "none": int((seen["source"] == SOURCES.index("none")).sum()),
         "p99_switch_vs_steady": _ratio(seen["ms"], switching & heads & single, steady & heads & single),
         "p99_tail_switch_vs_steady": _ratio(seen["ms"], switching & ~heads, steady & ~heads),
