@@ -1,6 +1,6 @@
 """A switch of release that no caller notices: every server has the new student ready before it, and the old one until after.
 
-A server of lookups says twice a second that it is there (in the hash SERVERS) and reads which student is COMING. The
+A server of lookups says four times a second that it is there (in the hash SERVERS) and reads which student is COMING. The
 publisher announces that, waits for the servers that are there, and switches only when each has told it is ready. Times in
 SERVERS are by Redis's own clock, so that machines' clocks need not agree.
 """
@@ -27,7 +27,7 @@ from cache.layout import COMING, RELEASE, SERVERS, parse_release
 from labels.errors import PublishError, StillhouseError
 from labels.records import Release
 
-BEAT = 0.5
+BEAT = 0.25
 GONE = 5.0
 """A server that was silent for so many seconds is dead, and no publisher waits for it."""
 FORGOTTEN = 60.0
