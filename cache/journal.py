@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import inf
+from time import time
 from uuid import uuid4
 
 from redis.exceptions import RedisError
@@ -23,7 +24,8 @@ SOURCES = ("cache", "tail-cache", "student", "none")
 BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, inf)
 """Upper bounds of the latency buckets, in milliseconds: a bucket holds what took longer than the bound before, up to its own."""
 DAYS_KEPT = 60  # days that a day's counts stay in Redis
-STREAM_LENGTH = 1_000_000  # entries of the stream of misses, about
+MISS_DAYS = 14  # days that misses stay in the stream: a log that is exported once a week holds them by then
+STREAM_LENGTH = 1_000_000  # entries of the stream, about: 42 MB of queries of 26 characters
 BUFFERED = 20_000  # different missed queries that wait for Redis; more are counted as lost
 SECONDS = 5.0  # that a flush waits for Redis
 CHUNK = 200  # misses sent at once: packing more would hold up the lookups between two of the event loop's turns
@@ -83,11 +85,16 @@ class Counts:
 class Journal:
     """One process's journal: `counts` is what happened since it was made, `failures` how many flushes failed.
 
-    For one event loop: `answered`, `missed` and `refused` only add to numbers in memory.
+    `answered`, `missed` and `refused` only add to numbers in memory, and take a third of a microsecond. `flush` belongs to one
+    event loop; of two threads that count at the same instant one may go uncounted.
     """
 
-    def __init__(self, today: Callable[[], str] = today) -> None:
-        """`today` says which day it is, as `today` here does: UTC, ISO 8601."""
+    def __init__(self, *, days: bool = True, misses: bool = True, today: Callable[[], str] = today) -> None:
+        """Without `days` the counts stay in this process, without `misses` the missed queries go nowhere.
+
+        `today` says which day it is, as `today` here does: UTC, ISO 8601.
+        """
+        self._writes_days, self._keeps_misses = days, misses
         self.counts, self.failures = Counts(), 0
         self._latency, self._milliseconds = self.counts.latency, self.counts.milliseconds
         self._waiting: dict[str, int] = {}  # missed queries that are not in the stream yet, with how often
@@ -110,7 +117,8 @@ class Journal:
     def missed(self, query: str) -> None:
         """Note that the head had no answer to `query` (in normal form), whoever gave one after that."""
         self.counts.misses += 1
-        self._wait(query, 1)
+        if self._keeps_misses:
+            self._wait(query, 1)
 
     def refused(self, what: str) -> None:
         """Count something turned down."""
@@ -132,8 +140,8 @@ class Journal:
             except (*UNREACHED, RedisError):
                 pass  # counted below
             finally:
-                for query, count in waiting.items():  # what was not written
-                    self._wait(query, count)
+                for query in list(waiting):  # what was not written
+                    self._wait(query, waiting[query])
                 self.failures += not done
             return done
 
@@ -150,7 +158,7 @@ class Journal:
             self._day, self._dawn, self._written = day, self.counts.copy(), ""
         totals = self.counts.since(self._dawn)
         days = self._ended | ({day: totals} if totals not in (self._written, NOTHING) else {})
-        if not days:
+        if not days or not self._writes_days:
             return True
         pipe = redis.pipeline(transaction=False)
         for one, told in days.items():
@@ -169,10 +177,11 @@ class Journal:
             pipe = redis.pipeline(transaction=False)
             pipe.pfadd(missed_key(self._day), *chunk.values())
             pipe.expire(missed_key(self._day), DAYS_KEPT * 86_400)
+            pipe.xtrim(MISSES, minid=str(int((time() - MISS_DAYS * 86_400) * 1000)), approximate=True)
             for query, text in chunk.items():
                 pipe.xadd(MISSES, {"q": text, "n": waiting[query]}, maxlen=STREAM_LENGTH, approximate=True)
             answers = await pipe.execute(raise_on_error=False)
-            for query, answer in zip(chunk, answers[2:], strict=True):
+            for query, answer in zip(chunk, answers[3:], strict=True):
                 if not isinstance(answer, Exception):
                     del waiting[query]
         return not waiting

@@ -4,13 +4,11 @@ from contextlib import closing
 from datetime import timedelta
 
 from cache.client import connect
+from cache.journal import MISS_DAYS
 from cache.misses import Misses, read_misses, trim_misses
 from flows.night import Night
 from labels.errors import ServiceError
 from teacher.log import REASONS, Missed, ingest
-
-MISS_DAYS = 14
-"""Days for which a miss counts as the night's query: the log, exported meanwhile, holds it by then."""
 
 
 def ingest_log(night: Night) -> dict[str, int]:

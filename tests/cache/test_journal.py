@@ -1,6 +1,6 @@
 import asyncio
 from contextlib import aclosing, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cache.client import connect_async
 from cache.days import read_days
-from cache.journal import BOUNDS, BUFFERED, CHUNK, SOURCES, Journal, missed_key, today
+from cache.journal import BOUNDS, BUFFERED, CHUNK, MISS_DAYS, SOURCES, Journal, missed_key, today
 from cache.layout import DAY, MISSES
 from cache.misses import read_misses
 
@@ -190,3 +190,27 @@ def test_a_query_that_is_no_utf8_holds_up_no_other(client, redis_url):
     journal.missed("tea")
     assert flush(journal, redis_url)
     assert missed(client) == {"? milk": 1, "tea": 1}
+
+
+def test_the_stream_keeps_no_query_for_longer_than_its_days_though_no_night_ever_trims_it(client, redis_url):
+    long_ago = int((datetime.now(UTC) - timedelta(days=MISS_DAYS + 1)).timestamp() * 1000)
+    for number in range(500):
+        client.xadd(MISSES, {"q": f"old {number}"}, id=f"{long_ago}-{number + 1}")
+    journal = Journal()
+    journal.missed("tea")
+    assert flush(journal, redis_url)
+    assert client.xlen(MISSES) <= 101  # Redis trims by the hundred
+
+
+def test_what_is_not_to_be_kept_reaches_no_redis(client, redis_url):
+    silent, counting = Journal(days=False, misses=False), Journal(misses=False)
+    for journal in (silent, counting):
+        journal.answered("none", 1.0)
+        journal.missed("my secret")
+        assert journal.waiting == 0
+    assert flush(silent, redis_url)
+    assert client.keys() == []
+    assert silent.counts.misses == 1  # for /metrics all the same
+    assert flush(counting, redis_url)
+    assert written(client) == {"none": 1}
+    assert not client.exists(MISSES, missed_key(today()))

@@ -9,11 +9,11 @@ from datetime import timedelta
 import pytest
 
 from cache.client import connect, connect_async
-from cache.journal import Journal
+from cache.journal import MISS_DAYS, Journal
 from cache.layout import MISSES
 from cache.publish import current_release, publish
 from cache.server import local_redis
-from flows.ingest import MISS_DAYS, ingest_log
+from flows.ingest import ingest_log
 from flows.watch import watch_lookups
 from labels.errors import ServiceError
 from tests.cache.shop import release, rows
