@@ -5,26 +5,23 @@ async with Lookup(connect_async(url), {student.name: student}, SemanticRoles) as
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
 from math import inf
 from time import perf_counter, time
-from typing import Any, Protocol, Self
+from typing import NamedTuple, Self
 
-from redis.exceptions import RedisError
-
-from cache.answer import Answer, Found, Opener, as_json, nothing
+from cache.answer import Answer, Found, Opener, nothing
 from cache.breaker import Breaker
 from cache.client import AsyncClient
-from cache.flights import Flights, FullError
+from cache.flights import Flights
 from cache.journal import Journal
-from cache.layout import BrokenError, bucket_key, bucket_of, find, tail_key, unseal
-from cache.tail import open_answer, pack_answer
+from cache.layout import bucket_key, bucket_of, find, tail_key, unseal
+from cache.tail import Student, Tail, open_answer
 from cache.tier import Kept, Tier
 from cache.watch import UNREACHED, State, Watch
-from labels.errors import EngineError, InputError
-from labels.guardrails import check
+from labels.errors import InputError
 from labels.normalise import MAX_QUERY_CHARS, normalise
 from labels.records import Release
 from labels.task import Task
@@ -33,32 +30,13 @@ DEADLINE_SECONDS = 0.3
 REDIS_SHARE = 1 / 3  # of the deadline: a slow Redis leaves the student the rest
 FLUSH_SECONDS = 1.0
 
-
-class Student(Protocol):
-    """The served student, as lookup needs it. `name` is the student's id in the release it belongs to."""
-
-    @property
-    def name(self) -> str:
-        """The student's id, as `Release.student` names it."""
-
-    async def ask(self, query: str) -> tuple[str, float]:
-        """Its raw JSON answer and its confidence. Raises EngineError where it can't answer, InputError for a bad answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a query's answers lie in the generation being served; `alias` is the line of its canonical form, if any."""
-
-    bucket: str
-    tail: str
-    alias: str | None
+__all__ = ["Answer", "Lookup", "Student"]
 
 
 class Lookup:
     """Answers queries from the release being served; it takes over `redis` and closes it.
 
-    `journal` counts what was answered and missed, `flights` are the questions put to the student, `breaker` is its
-    circuit breaker.
+    `journal` counts what was answered and missed; `flights` are the questions put to the student.
     """
 
     def __init__(
@@ -82,17 +60,16 @@ class Lookup:
         self.redis, self.students, self.task, self.deadline = redis, students, task, deadline
         self.journal = Journal()
         self.flights: Flights[Found] = Flights(in_flight, queue)
-        self._tail_seconds, self._process_entries = tail_seconds, process_entries
-        self._opener = Opener(task)
-        self._breakers: dict[str, Breaker] = {}
-        self._tier = Tier(process_entries)
-        self._watch = Watch(redis, task, self._switched, self.journal.refused)
-        self._background: set[asyncio.Task[None]] = set()
+        self._process_entries, self._opener = process_entries, Opener(task)
+        self._tier = Tier(process_entries, None)
+        self._tail = Tail(redis, students, task, self._refused, self.flights, tail_seconds)
+        self._watch = Watch(redis, task, self._switched, self._refused)
+        self._flushing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Begin to watch what Redis serves; nothing is waited for before the first question."""
         self._watch.start()
-        self._run(self._flush_always())
+        self._flushing = asyncio.create_task(self._flush_always())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -101,48 +78,38 @@ class Lookup:
 
     async def aclose(self) -> None:
         """Drop the questions under way, write what the journal holds, and close the connections to Redis."""
-        await self.flights.aclose()
-        await self._watch.aclose()
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._tail.aclose()
+        if self._flushing:
+            self._flushing.cancel()
+            await asyncio.gather(self._flushing, return_exceptions=True)
         if not self._watch.away:
             await self.journal.flush(self.redis)
+        await self._watch.aclose()
         await self.redis.aclose()
 
     @property
     def breaker(self) -> Breaker:
-        """The circuit breaker of the student of the release being served."""
+        """The circuit breaker of the student that goes with the release being served."""
         release = self._watch.state.release
-        return self._breaker(release.student if release else "")
+        return self._tail.breaker(release.student if release else "")
 
     async def current(self) -> tuple[Release | None, str]:
-        """The release being served, or None and why; where it can't be told whether it still is, why that is."""
+        """The release being served, or None and why. With Redis away it is the one last known, and why Redis is."""
         await self._watch.first(self.deadline * REDIS_SHARE)
-        state = self._watch.state
-        return state.release, self._watch.away or state.reason
+        return self._watch.state.release, self._watch.away or self._watch.state.reason
 
     def known(self, query: str) -> Answer | None:
         """The answer that this process holds for a text as it was typed, at once; None where it holds none."""
-        started = perf_counter()
-        kept = self._tier.get(query)
+        started, tier = perf_counter(), self._tier
+        kept = tier.get(query)
         if kept is None or kept.until < started:
             return None
-        release = self._watch.state.release
-        milliseconds = round((perf_counter() - started) * 1000, 3)
-        self.journal.answered(kept.source, milliseconds)
-        if kept.source != "cache":
+        found = kept.found
+        milliseconds = (perf_counter() - started) * 1000
+        self.journal.answered(found.source, milliseconds)
+        if found.source != "cache":
             self.journal.missed(kept.query)
-        return Answer(
-            kept.query,
-            kept.value_json,
-            kept.source,
-            release.release if release else None,
-            kept.confidence,
-            max(0, int(time() - kept.made)),
-            "",
-            milliseconds,
-        )
+        return found.stamped(kept.query, tier.release, milliseconds)
 
     async def get(self, query: str) -> Answer:
         """The answer for any text a shopper may have typed, within the deadline.
@@ -157,182 +124,89 @@ class Lookup:
         started = perf_counter()
         until = asyncio.get_running_loop().time() + self.deadline
         await self._watch.first(self.deadline * REDIS_SHARE)
-        state, tier = self._watch.state, self._tier
-        release = state.release.release if state.release else None
-        answers = [self.known(query) for query in queries]
-        wanted = {query: _checked(query) for query, answer in zip(queries, answers, strict=True) if answer is None}
-        if wanted:
-            found = await self._find(state, list(dict.fromkeys(wanted.values())), until)
-            spent = (perf_counter() - started) * 1000
-            for place, typed in enumerate(queries):
-                if answers[place] is None:
-                    query = wanted[typed]
-                    answers[place] = found[query].stamped(query, release, spent)
-                    self.journal.answered(found[query].source, spent)
-            if state is self._watch.state:  # else what was found is no longer to be kept
-                for typed, query in wanted.items():
-                    self._keep(tier, typed, query, found[query], started)
-        return [answer for answer in answers if answer is not None]
+        state, tier = self._watch.state, self._tier  # from here on to the end, whatever is switched meanwhile
+        held = {typed: one for typed in queries if (one := tier.get(typed)) and one.until > started}
+        wanted = {typed: _checked(typed) for typed in queries if typed not in held}
+        found = await self._find(state, dict.fromkeys(wanted.values()), until) if wanted else {}
+        spent = (perf_counter() - started) * 1000
+        stamped = {query: one.stamped(query, tier.release, spent) for query, one in found.items()}
+        answers = {typed: one.found.stamped(one.query, tier.release, spent) for typed, one in held.items()}
+        answers |= {typed: stamped[query] for typed, query in wanted.items()}
+        self._count(answers[typed] for typed in queries)
+        if state is self._watch.state:  # else what was found may no longer be what is to be answered
+            for typed, query in wanted.items():
+                self._keep(tier, typed, query, found[query], started)
+        return [answers[typed] for typed in queries]
 
-    async def _find(self, state: State, queries: Sequence[str], until: float) -> dict[str, Found]:
+    async def _find(self, state: State, queries: Iterable[str], until: float) -> dict[str, Found]:
         """An answer for each query (in normal form), whoever has one."""
-        if state.release is None and self._watch.reached:
-            return dict.fromkeys(queries, nothing(state.reason))
-        found = {query: said for query in queries if (said := state.people.get(query))}
-        left = [query for query in queries if query not in found]
-        if state.release and left and not self._watch.away:
-            found |= await self._read(state, state.release, left)
-            left = [query for query in left if query not in found]
-        if left:
-            found |= await self._ask_all(state, left, until)
-        for query, one in found.items():
-            if one.source != "cache":
-                self.journal.missed(query)
+        release, left = state.release, list(queries)
+        if release is None:
+            if self._watch.reached:
+                return dict.fromkeys(left, nothing(state.reason))
+            return await self._tail.ask_all(None, dict.fromkeys(left, ""), self._watch.away, until)
+        found = {query: said for query in left if (said := state.people.get(query))}
+        places = {query: _place(release, query) for query in left if query not in found}
+        if places and not self._watch.away:
+            found |= await self._read(state, release, places)
+        if keys := {query: place.tail for query, place in places.items() if query not in found}:
+            found |= await self._tail.ask_all(release, keys, self._watch.away, until)
         return found
 
-    async def _read(self, state: State, release: Release, queries: Sequence[str]) -> dict[str, Found]:
+    async def _read(self, state: State, release: Release, places: Mapping[str, "_Place"]) -> dict[str, Found]:
         """What Redis holds for the queries, in one round trip."""
-        places = [self._place(release, query) for query in queries]
-        keys = [
-            key for place in places for key in ((place.bucket, place.tail) if self._tail_seconds else (place.bucket,))
-        ]
+        buckets = [place.bucket for place in places.values()]
+        tails = [place.tail for place in places.values()] if self._tail.seconds else []
         try:
-            raw = await self._watch.read_many(self.deadline * REDIS_SHARE, keys)
+            raw = await self._watch.read_many(self.deadline * REDIS_SHARE, buckets + tails)
         except UNREACHED:
             return {}
         found = {}
-        step = len(keys) // len(places)
-        for number, (query, place) in enumerate(zip(queries, places, strict=True)):
-            bucket, tail = raw[number * step], raw[number * step + 1] if step == 2 else None
-            if one := self._head(state, query, place, bucket) or self._tail(release, tail):
+        for (query, place), bucket, tail in zip_longest(places.items(), raw[: len(buckets)], raw[len(buckets) :]):
+            if one := self._opened(state, release, query, place, bucket, tail):
                 found[query] = one
         return found
 
-    def _head(self, state: State, query: str, place: _Place, bucket: bytes | None) -> Found | None:
-        """What the head says. None, so that the student is asked, for no entry and for a broken or misfit one."""
-        if bucket is None:
+    def _opened(
+        self, state: State, release: Release, query: str, place: "_Place", bucket: bytes | None, tail: bytes | None
+    ) -> Found | None:
+        """What the head says, else what the student said before. None for neither, and for a broken or misfit one."""
+        try:
+            if bucket is not None:
+                lines = unseal(bucket)
+                entry = find(lines, query)
+                if entry is None and place.alias is not None:
+                    entry = find(lines, place.alias)
+                if entry is not None:
+                    return self._opener.open(entry, "cache", state.made)
+            return open_answer(tail, release.student, self._opener) if tail is not None else None
+        except ValueError:  # BrokenError is one
+            self._refused("corrupted")
             return None
-        try:
-            lines = unseal(bucket)
-            entry = find(lines, query)
-            if entry is None and place.alias is not None:
-                entry = find(lines, place.alias)
-            return None if entry is None else self._opener.open(entry, "cache", state.made)
-        except BrokenError:
-            self.journal.refused("corrupted")
-            return None
-
-    def _tail(self, release: Release, raw: bytes | None) -> Found | None:
-        """What the student said before."""
-        if raw is None:
-            return None
-        try:
-            return open_answer(raw, release.student, self._opener)
-        except BrokenError:
-            self.journal.refused("corrupted")
-            return None
-
-    async def _ask_all(self, state: State, queries: Sequence[str], until: float) -> dict[str, Found]:
-        """The student's answers to what nobody else has one for."""
-        student = self._student(state)
-        if isinstance(student, str):
-            return dict.fromkeys(queries, nothing("; ".join(filter(None, [self._watch.away, student]))))
-        if len(queries) == 1:  # the usual case needs no task of its own
-            return {queries[0]: await self._ask(state, student, queries[0], until)}
-        answers = await asyncio.gather(*(self._ask(state, student, query, until) for query in queries))
-        return dict(zip(queries, answers, strict=True))
-
-    def _student(self, state: State) -> Student | str:
-        """The student to ask, or why there is none."""
-        if not self.students:
-            return "no student is served" if self._watch.away else "not in the cache; no student is served"
-        if state.release is None:
-            return next(iter(self.students.values()))
-        if student := self.students.get(state.release.student):
-            return student
-        return (
-            f"release {state.release.release} goes with student {state.release.student}, but {', '.join(self.students)} is"
-            " served; restart the server (`stillhouse serve`)"
-        )
-
-    async def _ask(self, state: State, student: Student, query: str, until: float) -> Found:
-        """Wait for the student's answer until the deadline, with everyone else who waits for the same query."""
-        key = (state.release.release if state.release else None, query)
-        if self._breaker(student.name).blocks and not self.flights.has(key):
-            return nothing("the student failed several times in a row; it is tried again in a moment")
-        try:
-            return await self.flights.join(key, lambda: self._fly(state, student, query), until)
-        except FullError:
-            self.journal.refused("queue full")
-            most = self.flights.in_flight + self.flights.queue
-            return nothing(f"the student is busy: {most} questions are under way and waiting already")
-        except TimeoutError:
-            return nothing(f"no answer within {self.deadline * 1000:.0f} ms")
-
-    async def _fly(self, state: State, student: Student, query: str) -> Found:
-        """Ask the student once; its answer passes what the teacher's passes."""
-        breaker = self._breaker(student.name)
-        if not breaker.start():
-            return nothing("the student failed several times in a row; it is tried again in a moment")
-        try:
-            raw, confidence = await student.ask(query)
-        except EngineError as error:
-            breaker.failed()
-            return nothing(f"the student can't answer: {error}")
-        except InputError as error:
-            breaker.succeeded()
-            return nothing(f"the student's answer breaks the schema: {error}")
-        except asyncio.CancelledError:
-            breaker.failed()
-            raise
-        breaker.succeeded()
-        try:
-            answer = self.task.parse(raw)
-        except InputError as error:
-            return nothing(f"the student's answer breaks the schema: {error}")
-        if rejection := check(answer, query):
-            return nothing(f"the student's answer was rejected, {rejection}")
-        found = Found(as_json(answer), "student", confidence, time())
-        if state.release and self._tail_seconds and not self._watch.away:
-            packed = pack_answer(student.name, answer.model_dump(), confidence, int(time()))
-            self._run(self._write(self._place(state.release, query).tail, packed))
-        return found
-
-    async def _write(self, key: str, packed: bytes) -> None:
-        """Keep a student's answer in Redis; where that fails it is asked again."""
-        with suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(self.deadline):
-                await self.redis.set(key, packed, ex=self._tail_seconds)
-
-    def _place(self, release: Release, query: str) -> _Place:
-        placed, alias = query, None
-        if release.canonical:
-            from cache import canonical
-
-            placed = canonical.canonical(query)
-            alias = canonical.alias(placed)
-        bucket = bucket_of(placed, release.buckets)
-        return _Place(bucket_key(release.generation, bucket), tail_key(release.generation, bucket, query), alias)
 
     def _keep(self, tier: Tier, typed: str, query: str, found: Found, now: float) -> None:
-        """Keep an answer in the process: the student's no longer than Redis would."""
-        if found.value_json is None or found.made is None:
-            return
-        source, until = found.source, inf
-        if source != "cache":
-            source, until = "tail-cache", now + self._tail_seconds - (time() - found.made)
-        if until > now:
-            tier.keep(typed, Kept(query, found.value_json, source, found.confidence, found.made, until))
+        """Keep an answer in this process: the student's no longer than Redis does."""
+        if found.source == "cache":
+            tier.keep(typed, Kept(query, found, inf))
+        elif found.made is not None:
+            again = replace(found, source="tail-cache")
+            tier.keep(typed, Kept(query, again, now + self._tail.seconds - (time() - found.made)))
+
+    def _count(self, answers: Iterable[Answer]) -> None:
+        for answer in answers:
+            self.journal.answered(answer.source, answer.milliseconds)
+            if answer.source != "cache":
+                self.journal.missed(answer.query)
+
+    def _refused(self, what: str) -> None:
+        self.journal.refused(what)
 
     def _switched(self, before: State, after: State) -> None:
+        """Forget what the process holds of another release, and what people said something else of."""
         if before.release != after.release:
-            self._tier = Tier(self._process_entries)
+            self._tier = Tier(self._process_entries, after.release.release if after.release else None)
         else:
-            changed = {query for query, _ in before.people.items() ^ after.people.items()}
-            self._tier.drop(changed)
-
-    def _breaker(self, student: str) -> Breaker:
-        return self._breakers.setdefault(student, Breaker())
+            self._tier.drop({query for query, _ in before.people.items() ^ after.people.items()})
 
     async def _flush_always(self) -> None:
         while True:
@@ -340,10 +214,24 @@ class Lookup:
             if not self._watch.away:
                 await self.journal.flush(self.redis)
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+
+class _Place(NamedTuple):
+    """Where a query's answers lie; `alias` is the line of its canonical form, where the release is canonical."""
+
+    bucket: str
+    tail: str
+    alias: str | None
+
+
+def _place(release: Release, query: str) -> _Place:
+    placed, alias = query, None
+    if release.canonical:
+        from cache import canonical  # its stemmer is loaded only where it is used
+
+        placed = canonical.canonical(query)
+        alias = canonical.alias(placed)
+    bucket = bucket_of(placed, release.buckets)
+    return _Place(bucket_key(release.generation, bucket), tail_key(release.generation, bucket, query), alias)
 
 
 def _checked(query: str) -> str:

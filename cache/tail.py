@@ -1,12 +1,152 @@
-"""What the student answered, kept in Redis beside the head, so that it is asked for a query of the tail once a day."""
+"""What the head has no answer for: the student is asked, in time, and what it answers is kept in Redis for a while."""
 
-from cache.answer import Found, Opener
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from time import time
+from typing import Protocol
+
+from redis.exceptions import RedisError
+
+from cache.answer import Found, Opener, as_json, nothing
+from cache.breaker import Breaker
+from cache.client import AsyncClient
+from cache.flights import Flights, FullError
 from cache.layout import BrokenError, entry, seal, unseal
+from labels.errors import EngineError, InputError
+from labels.guardrails import check
+from labels.records import Release
+from labels.task import Task
+
+WRITE_SECONDS = 1.0
+LEFT_ALONE = "the student failed several times in a row; it is tried again in a moment"
 
 
-def pack_answer(student: str, value: dict[str, object], confidence: float, made: int) -> bytes:
-    """A student's answer as it lies in Redis: who answered, then its entry. Two students may share a generation."""
-    return seal(f"{student}\n{entry(value, confidence, 'student', made)}".encode())
+class Student(Protocol):
+    """The served student, as lookup needs it. `name` is the student's id in the release it belongs to."""
+
+    @property
+    def name(self) -> str:
+        """The student's id, as `Release.student` names it."""
+
+    async def ask(self, query: str) -> tuple[str, float]:
+        """Its raw JSON answer and its confidence. Raises EngineError where it can't answer, InputError for a bad answer."""
+
+
+class Tail:
+    """Asks the students: each query once, however many wait; no more at once than they bear; none that keeps failing."""
+
+    def __init__(
+        self,
+        redis: AsyncClient,
+        students: Mapping[str, Student],
+        task: type[Task],
+        refused: Callable[[str], None],
+        flights: Flights[Found],
+        seconds: int,
+    ) -> None:
+        """`seconds` is how long Redis keeps an answer, 0 for not at all; `refused` counts what is turned down."""
+        self.students, self.flights, self.seconds = students, flights, seconds
+        self._redis, self._task, self._refused = redis, task, refused
+        self._breakers: dict[str, Breaker] = {}
+        self._writes: set[asyncio.Task[None]] = set()
+
+    async def aclose(self) -> None:
+        """Drop the questions under way."""
+        await self.flights.aclose()
+        for write in self._writes:
+            write.cancel()
+        await asyncio.gather(*self._writes, return_exceptions=True)
+
+    def breaker(self, student: str) -> Breaker:
+        """The circuit breaker of a student."""
+        return self._breakers.setdefault(student, Breaker())
+
+    async def ask_all(
+        self, release: Release | None, keys: Mapping[str, str], away: str, until: float
+    ) -> dict[str, Found]:
+        """An answer for each query, by `until` (the loop's clock). `keys` has where in Redis it is to be kept, "" for nowhere.
+
+        `release` is None where Redis was never reached. `away` says why Redis can't be asked, "" while it can.
+        """
+        student = self._student(release)
+        if isinstance(student, str):
+            return dict.fromkeys(keys, nothing("; ".join([away or "not in the cache", student])))
+        if len(keys) == 1:  # the usual case needs no task of its own
+            ((query, key),) = keys.items()
+            return {query: await self._ask(release, student, query, key, until)}
+        asked = [self._ask(release, student, query, key, until) for query, key in keys.items()]
+        return dict(zip(keys, await asyncio.gather(*asked), strict=True))
+
+    def _student(self, release: Release | None) -> Student | str:
+        """The student to ask, or why there is none."""
+        if not self.students:
+            return "no student is served"
+        if release is None:
+            return next(iter(self.students.values()))
+        if student := self.students.get(release.student):
+            return student
+        return (
+            f"release {release.release} goes with student {release.student}, but {', '.join(self.students)} is served;"
+            " restart the server (`stillhouse serve`)"
+        )
+
+    async def _ask(self, release: Release | None, student: Student, query: str, key: str, until: float) -> Found:
+        """Wait for the student's answer, with everyone else who waits for the same."""
+        flight = (student.name, release.release if release else None, query)
+        if self.breaker(student.name).blocks and not self.flights.has(flight):
+            return nothing(LEFT_ALONE)
+        begun = asyncio.get_running_loop().time()
+        try:
+            return await self.flights.join(flight, lambda: self._fly(student, query, key), until)
+        except FullError:
+            self._refused("queue full")
+            most = self.flights.in_flight + self.flights.queue
+            return nothing(f"the student is busy: {most} questions are under way or waiting already")
+        except TimeoutError:
+            waited = asyncio.get_running_loop().time() - begun
+            return nothing(f"the student gave no answer within {waited * 1000:.0f} ms")
+
+    async def _fly(self, student: Student, query: str, key: str) -> Found:
+        """Ask the student once; its answer passes what the teacher's passes."""
+        breaker = self.breaker(student.name)
+        if not breaker.start():
+            return nothing(LEFT_ALONE)
+        try:
+            raw, confidence = await student.ask(query)
+        except InputError as error:
+            breaker.succeeded()
+            return nothing(f"the student's answer is of no use: {error}")
+        except EngineError as error:
+            breaker.failed()
+            return nothing(f"the student can't answer: {error}")
+        except BaseException:  # the deadline's cancellation among them
+            breaker.failed()
+            raise
+        breaker.succeeded()
+        try:
+            answer = self._task.parse(raw)
+        except InputError as error:
+            return nothing(f"the student's answer breaks the schema: {error}")
+        if rejection := check(answer, query):
+            return nothing(f"the student's answer was rejected, {rejection}")
+        made = int(time())
+        if key and self.seconds:
+            write = asyncio.create_task(self._write(key, pack_answer(student.name, answer, confidence, made)))
+            self._writes.add(write)
+            write.add_done_callback(self._writes.discard)
+        return Found(as_json(answer), "student", confidence, made)
+
+    async def _write(self, key: str, packed: bytes) -> None:
+        """Nobody waits for this; where it fails the student is asked again."""
+        with suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(WRITE_SECONDS):
+                await self._redis.set(key, packed, ex=self.seconds)
+
+
+def pack_answer(student: str, answer: Task, confidence: float, made: int) -> bytes:
+    """A student's answer as it lies in Redis: who answered, for two students may share a generation, then its entry."""
+    return seal(f"{student}\n{entry(answer.model_dump(), confidence, 'student', made)}".encode())
 
 
 def open_answer(raw: bytes, student: str, opener: Opener) -> Found | None:

@@ -5,27 +5,25 @@ from typing import NamedTuple
 
 from lru import LRU
 
-from cache.answer import Source
+from cache.answer import Found
 from labels.normalise import MAX_QUERY_CHARS
 
 LONGEST = 2 * MAX_QUERY_CHARS  # characters of a text as typed: longer ones would take more memory than they are worth
 
 
 class Kept(NamedTuple):
-    """An answer ready to give, as JSON, which no caller can change. `until` is by `time.perf_counter`."""
+    """An answer, the query it is to (in normal form), and until when it counts, by `time.perf_counter`."""
 
     query: str
-    value_json: bytes
-    source: Source
-    confidence: float | None
-    made: float
+    found: Found
     until: float
 
 
 class Tier:
-    """The last `entries` answers asked for, by the text as it was typed; none with 0."""
+    """The last `entries` answers asked for, by the text as it was typed, all of one release; none where that is 0."""
 
-    def __init__(self, entries: int) -> None:
+    def __init__(self, entries: int, release: str | None) -> None:
+        self.release = release
         self._held: LRU[str, Kept] | None = LRU(entries) if entries else None
         self.get = self._held.get if self._held is not None else _none
         """What is kept for a text as typed, or None; it is then the last to go. (C code, called as it is.)"""
