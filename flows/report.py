@@ -37,8 +37,9 @@ def summarise(
     published: bool,
     lookup: LookupMeasured | None,
     seconds: dict[str, float],
+    online: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write the night's summary.json; returns it."""
+    """Write the night's summary.json; returns it. `online`: what the days of lookups say (`watch_lookups`)."""
     summary = {
         "night": night.id,
         "profile": night.settings.profile,
@@ -62,6 +63,7 @@ def summarise(
         "lookup_ratio": list(lookup.ratio) if lookup and lookup.ratio else None,
         "lookup_sources": lookup.sources if lookup else None,
         "lookup_median_ms": lookup.median_ms if lookup else None,
+        "online": online,
         "judgement": judgement.to_json() if judgement else None,
         "review": _review(night),
         "head_entries": len(head.entries),
