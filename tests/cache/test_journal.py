@@ -11,6 +11,7 @@ from cache.days import read_days
 from cache.journal import BOUNDS, BUFFERED, CHUNK, MISS_DAYS, SOURCES, Journal, missed_key, today
 from cache.layout import DAY, MISSES
 from cache.misses import read_misses
+from tests.cache.shop import Echo, looking, publish_queries
 
 NOWHERE = "redis://127.0.0.1:1"
 
@@ -214,3 +215,19 @@ def test_what_is_not_to_be_kept_reaches_no_redis(client, redis_url):
     assert flush(counting, redis_url)
     assert written(client) == {"none": 1}
     assert not client.exists(MISSES, missed_key(today()))
+
+
+def test_what_callers_are_answered_is_what_the_night_reads(client, redis_url):
+    publish_queries(client, 1, "oat milk")
+
+    async def asked():
+        async with looking(redis_url, Echo()) as lookup:
+            await lookup.get_many(["oat milk", "OAT milk", "tea"])
+            for query in ("oat milk", "tea", "tea"):
+                await lookup.get(query)
+
+    asyncio.run(asked())
+    [day] = read_days(client, datetime.now(UTC).date(), 1)
+    assert (day.total, day.answers("cache"), day.misses, day.missed) == (6, 3, 3, 1)
+    assert day.answers("student") >= 1
+    assert missed(client) == {"tea": 3}

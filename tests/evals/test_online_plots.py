@@ -71,6 +71,18 @@ def test_what_is_odd_about_a_day_is_drawn_or_said_and_never_breaks_the_page(tmp_
     assert counted({}) == ""
 
 
+def test_the_log_says_what_lookups_added_to_it(tmp_path):
+    log = {"rows": 10, "queries": 8, "misses": 1234, "misses_taken": 210, "misses_queries": 180, "misses_in_log": 1000}
+    log |= {"misses_dropped_long": 20, "misses_dropped_rare": 4, "misses_unreadable": 3}
+    write_report({"night": "x", "log": log}, NOTHING, tmp_path / "report.html")
+    words = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "10</strong> kept" in words  # misses are none of the log's rows
+    assert (
+        "Lookups missed 1,234 times; 210 of these came in as 180 queries that the log has not got; 1,000 were of queries "
+        "in the log already; 24 were dropped; 3 entries could not be read."
+    ) in words
+
+
 @given(st.integers(0, 2000), st.integers(1, 2000), st.floats(0, 1))
 def test_no_hit_rate_at_or_over_the_forecast_is_warned_of(hits, misses, forecast):
     warned = shortfall(day(cache=hits, tail=0, student=misses, none=0), forecast)
