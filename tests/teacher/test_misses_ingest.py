@@ -74,7 +74,7 @@ def test_misses_do_not_make_a_log_usable(folder):
         read(folder, [" "], {"oat milk": (5, 1)})
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(
         st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(["oat milk", "OAT milk"]),
