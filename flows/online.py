@@ -73,15 +73,16 @@ def serve_lookups(settings: Settings) -> None:
     with redis_of(settings) as url:
         release = release_at(settings, url)
         host = f"[{serve.host}]" if ":" in serve.host else serve.host
+        address = f"http://{host}:{serve.port}"
+        wait = "" if serve.student_url else ", once vLLM has it (about half a minute)"
         console.print(
-            f"release {release.release} with {release.student}, once that is started (vLLM takes half a minute):"
-            f" http://{host}:{serve.port}/v1/lookup?q=…  (schema: /openapi.json)",
+            f"release {release.release} with {release.student}{wait}: {address}/v1/lookup?q=…  (schema: /openapi.json)",
             soft_wrap=True,
         )
         if drawn_nights(settings):
-            address = settings.review.url or f"http://{host}:{serve.port}/review"
-            links = f"stillhouse review links --set review.url={address}"
-            console.print(f"people review at {address} (their links: {links})", soft_wrap=True)
+            page = settings.review.url or f"{address}/review"
+            links = f"stillhouse review links --set review.url={page}"
+            console.print(f"people review at {page} (their links: {links})", soft_wrap=True)
         started = mmap.mmap(-1, 1)  # shared by all workers: the first to start must have the student
 
         def make_app() -> LookupApp:
@@ -204,7 +205,7 @@ async def _ask(
             client = StudentClient(*student, settings.task_class(), settings.student.max_tokens)
             clients[client.name] = await stack.enter_async_context(client)
         lookup = await stack.enter_async_context(lookup_with(settings, url, clients))
+        lookup.journal = Journal(days=False, misses=False)  # a question from the command line is no shopper's
         answer = await lookup.get(query)
         release, _ = await lookup.current()
-        lookup.journal = Journal()  # a question from the command line is no shopper's
         return json.loads(answer.to_json()), release is not None
