@@ -156,8 +156,9 @@ async def _lookups(url: str, queries: Sequence[str]) -> AsyncIterator[_Lookups]:
 def _contenders(
     ours: _Lookups, plain: redis.Redis, awaited: "redis.asyncio.Redis", queries: Sequence[str], rounds: int
 ) -> dict[str, Contender]:
-    mixed, often = _turns(queries, rounds, ASKED), _turns(queries, rounds, 10 * ASKED)
-    hot = _turns(queries[:HOT], rounds, 10 * ASKED)
+    # each drawn apart: what one contender asked for must not be in the tier for the next
+    mixed, often = _turns(queries, rounds, ASKED, seed=2), _turns(queries, rounds, 10 * ASKED, seed=3)
+    hot = _turns(queries[:HOT], rounds, 10 * ASKED, seed=4)
 
     async def value(query: str) -> object:
         return (await ours.hot.get(query)).value
@@ -181,8 +182,8 @@ def _contenders(
     }
 
 
-def _turns(queries: Sequence[str], rounds: int, asked: int) -> Asked:
-    drawn = traffic(queries, asked * (rounds + 1))
+def _turns(queries: Sequence[str], rounds: int, asked: int, seed: int) -> Asked:
+    drawn = traffic(queries, asked * (rounds + 1), seed)
     return [drawn[start : start + asked] for start in range(0, len(drawn), asked)]
 
 
