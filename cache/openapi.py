@@ -100,7 +100,7 @@ def _get(task: type[Task]) -> Json:
             "200": found,
             "400": _error("No usable query.", "wanted a query, got an empty one; give some text"),
             "414": _error(
-                "Too long.", f"wanted a query string of at most {MAX_QUERY_STRING:,} bytes, got 100,000; shorten q"
+                "Too long.", f"the query string is too long: wanted at most {MAX_QUERY_STRING:,} bytes, got 50,000"
             ),
             **_common(),
         },

@@ -44,7 +44,7 @@ def parse_query_string(raw: bytes) -> dict[str, str]:
     """The parameters of a GET. 400 for what is no UTF-8, for NUL and for one given twice, 414 for what is too long."""
     if len(raw) > MAX_QUERY_STRING:
         raise HTTPException(
-            414, f"wanted a query string of at most {MAX_QUERY_STRING:,} bytes, got {len(raw):,}; shorten q"
+            414, f"the query string is too long: wanted at most {MAX_QUERY_STRING:,} bytes, got {len(raw):,}"
         )
     found: dict[str, str] = {}
     for part in raw.split(b"&"):

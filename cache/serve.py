@@ -6,6 +6,7 @@ tenth of the time it has for draining, and stops listening; what is in flight by
 
 import asyncio
 import errno
+import json
 import math
 import signal
 import socket
@@ -19,7 +20,7 @@ import uvloop
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from cache.http import LookupApp
+from cache.http import HEADERS, LOOKUP, LookupApp
 from cache.log import json_lines
 from cache.shared import Shared
 from labels.errors import BusyError, ServiceError
@@ -28,6 +29,7 @@ HOST, PORT = "127.0.0.1", 8017
 DRAIN_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 75  # longer than the 60 of common balancers: who closes an idle connection first should not be us
 MAX_HEAD = 256 * 1024  # bytes of a request before its body
+MAX_URL = 2**16 - 1  # bytes that httptools reads
 ENDINGS = (signal.SIGINT, signal.SIGTERM)
 
 MakeApp = Callable[[], Starlette]
@@ -85,9 +87,10 @@ def work(
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's, which by itself would keep a request's head in memory however long it gets."""
+    """uvicorn's, with an end to how long a request's head may get, and with our words for what it can't read."""
 
-    _head = 0
+    url = b""
+    _head = 0  # bytes of a head that has not ended yet
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -96,7 +99,19 @@ class _Protocol(HttpToolsProtocol):
         elif (head := self._head + len(data)) <= MAX_HEAD:
             self._head = head
         elif not self.transport.is_closing():
-            self.send_400_response(f"wanted a request of at most {MAX_HEAD} bytes before its body")
+            self.send_400_response("")
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request, and end the connection."""
+        long = self._head > 0 or len(self.url) > MAX_URL
+        words = (
+            f"the request's head is too long; {LOOKUP} takes queries by POST too" if long else "this is no HTTP request"
+        )
+        body = json.dumps({"error": words}).encode()
+        head = ["HTTP/1.1 400 Bad Request", "content-type: application/json", f"content-length: {len(body)}"]
+        head += [f"{name.lower()}: {value}" for name, value in HEADERS.items()]
+        self.transport.write("\r\n".join([*head, "connection: close", "", ""]).encode() + body)
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):

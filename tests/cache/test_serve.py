@@ -1,0 +1,178 @@
+import json
+import os
+import re
+import signal
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from cache.http import create_app
+from cache.serve import run
+from labels.errors import BusyError, ServiceError
+from labels.services import free_port
+from tests.cache.serving import LEFT, ended, serving
+from tests.cache.shop import publish_queries
+from tests.cache.test_metrics import read
+
+
+def logged(printed):
+    """The events of a log, which has nothing in it but JSON lines and what the service's process prints at its end."""
+    assert printed[-1] == LEFT
+    return [json.loads(line) for line in printed[:-1]]
+
+
+@pytest.mark.parametrize(("ending", "log_queries"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+def test_it_leaves_well_and_logs_no_query_unless_told(client, redis_url, ending, log_queries):
+    publish_queries(client, 1, "milk")
+    with serving(redis_url, log_queries=log_queries) as (http, process):
+        http.get("/v1/lookup", params={"q": "a private query"})
+        refused = http.get("/v1/lookup", params={"q": "a private query\0"}, headers={"x-request-id": "mine"})
+        http.get("/nothing?q=private")
+        printed = ended(process, ending)
+    assert refused.status_code == 400
+    events = logged(printed)
+    assert [event["event"] for event in events] == ["start", "ready", "failed", "failed", "drain", "stop"]
+    assert events[1]["release"] == "r1"
+    assert (events[2]["status"], events[2]["id"]) == (400, "mine")
+    assert ("private" in "".join(printed)) == log_queries
+
+
+def test_what_is_in_flight_is_answered_while_it_drains(client, redis_url):
+    publish_queries(client, 1, "milk")
+    answers = {}
+    with serving(redis_url, seconds=1.0, drain_seconds=5.0) as (http, process):
+
+        def ask():
+            answers["slow"] = httpx.get(f"{http.base_url}/v1/lookup?q=slow", timeout=10)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        while not read(http.get("/metrics").text)["student_in_flight",]:
+            pass
+        process.send_signal(signal.SIGTERM)
+        while (ready := http.get("/readyz")).status_code == 200:
+            pass
+        assert "about to end" in ready.json()["reason"]
+        assert ready.headers["connection"] == "close"
+        assert http.get("/v1/lookup?q=milk").json()["source"] == "cache"
+        asking.join()
+        process.communicate(timeout=20)
+    assert answers["slow"].json()["source"] == "student"
+    assert process.returncode == 0
+
+
+def test_a_release_that_comes_and_one_that_follows_are_logged(client, redis_url):
+    with serving(redis_url) as (http, process):
+        for number in (1, 2):
+            release = publish_queries(client, number, "milk").release
+            while http.get("/readyz").json().get("release") != release:
+                pass
+            time.sleep(1.1)  # the log looks once a second
+        events = logged(ended(process))
+    assert [event.get("release") for event in events if event["event"] == "ready"] == ["r1", "r2"]
+
+
+def never():
+    raise AssertionError("the port is looked at before anything is started")
+
+
+def test_a_port_in_use_is_said_before_anything_starts():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BusyError, match=rf"port {port} of 127\.0\.0\.1 is taken.*--port"):
+            run(never, port=port)
+
+
+@pytest.mark.parametrize(("host", "port"), [("192.0.2.1", 0), ("no.such.host.invalid", 0), ("127.0.0.1", 70_000)])
+def test_an_address_that_cannot_be_listened_on_is_one_clear_error(host, port):
+    with pytest.raises(ServiceError, match=re.escape(f"can't listen on {host}, port {port}")):
+        run(never, host, port)
+
+
+def failing():
+    raise ServiceError("wanted vLLM, got none; run `make install`")
+
+
+@pytest.mark.parametrize("make_app", [failing, lambda: create_app(failing)])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_fails_at_the_start_is_raised_as_it_is(capfd, make_app, workers):
+    with pytest.raises(ServiceError, match=r"^wanted vLLM, got none; run `make install`$"):
+        run(make_app, port=free_port(), workers=workers)
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_a_plain_app_is_served_too(redis_url):
+    """The review page, say, which has no drain of ours."""
+    port, app = free_port(), Starlette()
+    child = os.fork()
+    if not child:
+        run(lambda: app, port=port)
+        os._exit(0)
+    until = time.monotonic() + 20
+    while True:
+        try:
+            assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 404
+            break
+        except httpx.TransportError:
+            assert time.monotonic() < until
+    os.kill(child, signal.SIGINT)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def workers_of(process):
+    """The processes it started."""
+    with open(f"/proc/{process.pid}/task/{process.pid}/children") as children:
+        return [int(pid) for pid in children.read().split()]
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as state:
+            return state.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def fresh(http, path):
+    """An answer over a connection of its own: any worker may take it."""
+    return httpx.get(f"{http.base_url}{path}", timeout=10)
+
+
+def test_several_processes_serve_one_port_and_one_that_dies_is_replaced(client, redis_url):
+    publish_queries(client, 1, "milk")
+    with serving(redis_url, workers=3) as (http, process):
+        pids = workers_of(process)
+        assert len(pids) == 3
+        while read(fresh(http, "/metrics").text).get(("release", "g1", "r1", "s1")) != 3:
+            pass
+        for _ in range(30):
+            assert fresh(http, "/v1/lookup?q=milk").status_code == 200
+        time.sleep(1.2)  # each tells the others once a second
+        assert {read(fresh(http, "/metrics").text)["answer_seconds_count", "cache"] for _ in range(10)} == {30}
+        os.kill(pids[0], signal.SIGKILL)
+        for _ in range(20):
+            assert fresh(http, "/v1/lookup?q=milk").status_code == 200  # the others go on
+        while len([pid for pid in workers_of(process) if alive(pid)]) < 3:
+            time.sleep(0.05)
+        time.sleep(2.2)
+        assert {read(fresh(http, "/metrics").text)["answer_seconds_count", "cache"] for _ in range(10)} == {50}
+        pids = workers_of(process)
+        events = logged(ended(process))
+    assert not any(alive(pid) for pid in pids)
+    [died] = [event for event in events if event["event"] == "worker died"]
+    assert died["worker"] == 0
+    assert [event["event"] for event in events].count("stop") == 3
+
+
+def test_the_workers_leave_when_their_supervisor_is_killed(client, redis_url):
+    with serving(redis_url, workers=2) as (_, process):
+        pids = workers_of(process)
+        process.kill()
+        until = time.monotonic() + 20
+        while any(alive(pid) for pid in pids):
+            assert time.monotonic() < until
+            time.sleep(0.05)
