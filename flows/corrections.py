@@ -1,7 +1,6 @@
 """What people say reaches the cache as they say it (invariant 5), and all of it again at each publish."""
 
 from collections.abc import Callable, Collection
-from contextlib import closing
 from datetime import datetime
 from threading import Lock, Thread
 
@@ -53,6 +52,7 @@ class Corrections:
         self._night, self._tell = night, tell
         self._lock = Lock()
         self._behind, self._trouble = True, ""  # before the first writing nobody knows what the cache has missed
+        self._held: tuple[str, Client] | None = None  # a client and its URL: making one takes longer than all the rest
 
     def __call__(self, queries: Collection[str] = ()) -> None:
         """What was said of these queries changed. Returns when the cache knows, or after PAGE_SECONDS."""
@@ -77,16 +77,23 @@ class Corrections:
         url = running_redis(self._night.settings)
         if url is None:
             return "no Redis runs now: what people say is saved, and is in the cache once lookups are served or a night publishes"
-        with closing(connect(url, self._night.settings.cache.cluster)) as client:
-            served = current_release(client)
-            ours = (self._night.task.name, self._night.task.version())
-            if served and (served.task, served.task_version) != ours:
-                return "what people say is saved, and is in the cache with the next release: the one served is of another task"
-            if self._behind:
-                resync(self._night, client)
-            else:
-                self._write_some(queries, client)
+        client = self._client(url)
+        served = current_release(client)
+        ours = (self._night.task.name, self._night.task.version())
+        if served and (served.task, served.task_version) != ours:
+            return (
+                "what people say is saved, and is in the cache with the next release: the one served is of another task"
+            )
+        if self._behind:
+            resync(self._night, client)
+        else:
+            self._write_some(queries, client)
         return ""
+
+    def _client(self, url: str) -> Client:
+        if self._held is None or self._held[0] != url:
+            self._held = url, connect(url, self._night.settings.cache.cluster)
+        return self._held[1]
 
     def _write_some(self, queries: Collection[str], client: Client) -> None:
         said: dict[str, str] | None = None

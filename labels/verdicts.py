@@ -24,6 +24,7 @@ SCHEMA = (
     ) STRICT""",
     "CREATE INDEX IF NOT EXISTS by_label ON verdicts (identity, reviewer) WHERE withdrawn IS NULL",
     "CREATE INDEX IF NOT EXISTS taken_back ON verdicts (identity, reviewer, withdrawn) WHERE withdrawn IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS by_query ON verdicts (query) WHERE withdrawn IS NULL",
     "CREATE INDEX IF NOT EXISTS by_reviewer ON verdicts (reviewer, created) WHERE withdrawn IS NULL",
 )
 WAIT_SECONDS = 30.0
