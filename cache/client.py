@@ -141,9 +141,9 @@ def pipeline_of(client: Client, commands: Iterable[tuple[str | bytes, ...]]) -> 
 
 def _from_url(make: Callable[..., Made], url: str, **options: object) -> Made:
     try:
-        made = make(url, socket_connect_timeout=CONNECT_SECONDS, max_connections=CONNECTIONS, **options)
-        if isinstance(made, redis.Redis | redis.asyncio.Redis):
-            made.connection_pool.make_connection()  # opens nothing, but refuses options that are none
+        # A Cluster's client opens connections as it is made: this one, of one Redis, finds what is wrong without.
+        redis.ConnectionPool.from_url(url).make_connection()
+        return make(url, socket_connect_timeout=CONNECT_SECONDS, max_connections=CONNECTIONS, **options)
     except (ValueError, TypeError):
         # what they say may repeat a part of the password: that is where an unescaped "/" or "#" ends the host
         raise SettingsError(
@@ -151,7 +151,6 @@ def _from_url(make: Callable[..., Made], url: str, **options: object) -> Made:
             " unix:///path (standalone only), got something else or an option that redis-py does not know; set it right"
             " (in a password write / as %2F, # as %23, @ as %40)"
         ) from None
-    return made
 
 
 def _shown(url: str) -> str:

@@ -85,7 +85,7 @@ def _open(client: Client, release: Release, keys: list[str]) -> Mapping[str, byt
 def _lines(release: Release, key: str, bucket: bytes) -> list[tuple[str, bytes]]:
     try:
         return list(unpack(bucket))
-    except ValueError as error:
+    except BrokenError as error:
         raise _broken(release, key, error) from error
 
 

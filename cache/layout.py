@@ -103,9 +103,13 @@ def unpack(bucket: bytes) -> Iterator[tuple[str, bytes]]:
     """The queries of an opened bucket and their entries' JSON. Raises BrokenError where a line is no entry."""
     for one in bucket.split(b"\n")[1:-1]:
         query, tab, value = one.partition(b"\t")
+        try:
+            text = query.decode()
+        except UnicodeDecodeError as error:
+            raise BrokenError(f"wanted a query, got {error}") from error
         if not tab:
             raise BrokenError("wanted lines of a query, a tab and an entry")
-        yield query.decode(), value
+        yield text, value
 
 
 def find(bucket: bytes, query: str) -> bytes | None:
@@ -149,12 +153,10 @@ def parse_entry(raw: bytes | str, fields: tuple[str, ...]) -> Entry:
     if more not in (2, 3):
         raise BrokenError(f"wanted an array of {len(fields)} values, a confidence and an author")
     confidence, author, *made = found[len(fields) :]
-    if (
-        not isinstance(confidence, int | float)
-        or author not in range(len(AUTHORS))
-        or not all(isinstance(m, int) for m in made)
-    ):
-        raise BrokenError("wanted a confidence, an author's number and perhaps a time")
+    if type(confidence) not in (int, float) or not 0 <= confidence <= 1:
+        raise BrokenError("wanted a confidence from 0 to 1")
+    if type(author) is not int or author not in range(len(AUTHORS)) or any(type(m) is not int for m in made):
+        raise BrokenError("wanted an author's number and perhaps a time in seconds")
     return Entry(dict(zip(fields, found, strict=False)), confidence, AUTHORS[author], made[0] if made else None)
 
 

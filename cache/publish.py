@@ -80,13 +80,25 @@ def publish(
             return Published(written=False)
         there = _is_there(client, release)
         remove_unkept(client, kept, besides=release.generation if there else None)
-        done = Published(written=False) if there else _write(client, entries, release)
-        if ready:
-            ready(release)
-        switch(client, release)
+        with _registered(client, release):
+            done = Published(written=False) if there else _write(client, entries, release)
+            if ready:
+                ready(release)
+            switch(client, release)
         with suppress(RedisError):  # the release is served; what can't be removed now goes at the next publish
             remove_unkept(client, kept)
     return done
+
+
+@contextmanager
+def _registered(client: Client, release: Release) -> Iterator[None]:
+    """Sees to it that what is written of a release that is not served after all can be found and removed."""
+    try:
+        yield
+    except BaseException:
+        with suppress(*UNREACHED, RedisError):  # a publisher beside this one may have removed it, and gone on
+            client.hset(GENERATIONS, release.generation, str(release.buckets))
+        raise
 
 
 def _is_there(client: Client, release: Release) -> bool:
@@ -115,14 +127,9 @@ def _write(client: Client, entries: Iterable[tuple[str, str]], release: Release)
     note = check_memory(client, forecast)
     client.delete(manifest_key(name))  # of one that lost buckets since
     client.hset(GENERATIONS, name, str(release.buckets))  # before its first key, so that these can be found and removed
-    try:
-        for keys, sample in list(_fill(client, lines, release)):
-            _read_back(client, keys, sample)
-        client.set(manifest_key(name), _manifest(release))
-    except BaseException:
-        with suppress(*UNREACHED, RedisError):  # again: a publisher beside this one may have removed it, and gone on
-            client.hset(GENERATIONS, name, str(release.buckets))
-        raise
+    for keys, sample in list(_fill(client, lines, release)):
+        _read_back(client, keys, sample)
+    client.set(manifest_key(name), _manifest(release))
     return Published(True, forecast, measured_bytes(client, name, release.buckets), note)
 
 

@@ -7,6 +7,7 @@ such a one can't be switched to, and one that a kept release names can't be mark
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from redis.client import Pipeline
 from redis.exceptions import RedisError, ResponseError
@@ -151,7 +152,15 @@ def remove_unkept(client: Client, kept: int = KEPT_GENERATIONS, besides: str | N
         client.unlink(manifest_key(name))
         for keys in bucket_keys(name, buckets):
             unlink_keys(client, keys)
-        client.hdel(GENERATIONS, name)
+        client.transaction(partial(_forget, name), GENERATIONS)
+
+
+def _forget(generation: str, pipe: Pipeline) -> None:
+    """Strike a generation that was removed, unless its publisher wrote more meanwhile."""
+    buckets = pipe.hget(GENERATIONS, generation)
+    pipe.multi()
+    if buckets is not None and int(buckets) < 0:
+        pipe.hdel(GENERATIONS, generation)
 
 
 def _earlier(serving: Release | None, history: list[Release], wanted: str | None) -> Release:

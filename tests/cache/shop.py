@@ -5,13 +5,15 @@ import json
 from contextlib import asynccontextmanager
 
 from cache.client import connect_async
-from cache.layout import bucket_count, entry
+from cache.layout import bucket_count, bucket_key, bucket_of, entry, find, unseal
 from cache.lookup import Lookup
 from cache.publish import publish
 from labels.errors import EngineError
 from labels.normalise import NORMALISATION_VERSION
 from labels.records import Release
 from labels.semantic_roles import SemanticRoles
+
+FIELDS = ("product", "brand", "attributes")
 
 
 def release(number, entries, student="s1", **facts):
@@ -42,6 +44,17 @@ def publish_queries(client, number, *queries, brand="", student="s1"):
     made = release(number, len(queries), student)
     publish(client, rows(*queries, brand=brand), made)
     return made
+
+
+def stored(client, made, query):
+    """What a generation holds for a query, as a lookup reads it."""
+    return find(unseal(client.get(bucket_key(made.generation, bucket_of(query, made.buckets)))), query)
+
+
+def keys_of(client, generation):
+    """All keys of a generation."""
+    found = client.keys(f"stillhouse:{{{generation}:*") + client.keys(f"stillhouse:{{{generation}}}*")
+    return {key.decode() for key in found}
 
 
 class Echo:
