@@ -9,6 +9,7 @@ import jinja2
 
 from evals import labelling, online_plots, plots, student_plots
 from evals.calibration import Checked
+from evals.published import published_rows
 from labels.files import write_text
 from labels.records import Label, Verdict
 
@@ -87,7 +88,7 @@ def write_report(summary: Mapping[str, Any], data: ReportData, path: Path) -> No
         left_out=_left_out(summary.get("dataset")),
         sizes={author: size for author in ("teacher", "student") if (size := summary.get(f"{author}_size"))},
         parity=_parity(summary.get("parity"), summary.get("served_parity")),
-        facts=_facts(summary),
+        facts=published_rows(summary),
         scores={author: found for author, found in scores.items() if found},
         fields=list(dict.fromkeys(field for found in scores.values() if found for field in found["by_field"])),
         verdicts=sorted(data.verdicts, key=lambda verdict: verdict.decision == "right")[:EXAMPLES],
@@ -165,18 +166,6 @@ def _asked(asked: int | None, queries: int | None) -> str:
     if asked == queries:
         return "The teacher was asked about every one of them."
     return f"The teacher was asked about {asked:,}; the others' labels were there already."
-
-
-def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Rows of the "what was published" table."""
-    published, release = bool(summary.get("published")), summary.get("release")
-    facts = [
-        ("Release", str(release) if published else "none this night"),
-        ("In use", str(release) if release else "no release yet"),
-        ("Head", f"{_count(summary.get('head_entries') or None)} queries"),
-        ("Its traffic share", _percent(summary["head_traffic_share"]) if summary.get("head_traffic_share") else "none"),
-    ]
-    return facts
 
 
 def _beside(found: Mapping[str, Any] | None) -> str:

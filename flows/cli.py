@@ -21,10 +21,10 @@ from flows.options import (
     SetOption,
     WorkOption,
     err,
-    out,
     settings_of,
     show,
 )
+from flows.release_commands import add_release_commands
 from flows.review_commands import review_commands
 from flows.settings import DEFAULT_WORK, parse_sets
 from flows.student_commands import add_student_commands
@@ -41,6 +41,7 @@ app = typer.Typer(
 )
 app.add_typer(review_commands, name="review", invoke_without_command=True)
 add_student_commands(app)
+add_release_commands(app)
 
 
 @app.command()
@@ -234,34 +235,6 @@ def report(
     show(summary, as_json, lambda: str(page))
     if open_ and not as_json:
         typer.launch(page.as_uri())
-
-
-@app.command()
-def releases(
-    profile: ProfileOption = "laptop", work: WorkOption = None, set_: SetOption = None, as_json: JsonOption = False
-) -> None:
-    """The releases that were served, the latest last."""
-    settings = settings_of(profile, work, set_)
-    from flows.online import list_releases
-    from flows.tables import rows_table
-
-    rows = list_releases(settings)
-    show(rows, as_json, lambda: rows_table(rows))
-
-
-@app.command()
-def rollback(
-    release: Annotated[str | None, typer.Argument(help="A release; the one before the current unless told.")] = None,
-    profile: ProfileOption = "laptop",
-    work: WorkOption = None,
-    set_: SetOption = None,
-) -> None:
-    """Serve an earlier release again, in one atomic step."""
-    settings = settings_of(profile, work, set_)
-    from flows.online import roll_back
-
-    served = roll_back(settings, release)
-    out.print(f"release {served.release} is served: {served.entries:,} entries of night {served.night}")
 
 
 @app.command()

@@ -31,6 +31,7 @@ from flows.settings import Settings, load_settings
 from flows.students import collect_students, evaluate_student
 from flows.train import train_student
 from flows.waiting import suspend, wait_here, waiting_night
+from flows.watch import watch_lookups
 from labels.errors import StillhouseError
 from labels.files import write_json
 
@@ -110,6 +111,7 @@ def run_stages(night: Night, run: Run, wait: Wait = wait_here, force: bool = Fal
     judgement = run("judge", judge_teacher, night, audit)
     calibration = run("calibrate", calibrate, night)
     before = serving(night)
+    online = run("watch", watch_lookups, night, before)
     student = run("train", train_student, night, before.student if before else None)
     shipped, variants, measured = run("evaluate", evaluate_student, night, student, before)
     checks = run("gate", pass_gate, night, counts, judgement, measured)
@@ -138,6 +140,7 @@ def run_stages(night: Night, run: Run, wait: Wait = wait_here, force: bool = Fal
         force or passed(checks),
         lookup,
         run.seconds,
+        online,
     )
     run("report", report_night, night, summary, student, head)
     collect_students(night, student, shipped)

@@ -28,12 +28,12 @@ def review(
     """Serve the page people verify labels on; each reviewer's link is printed.
 
     Who may review is a setting: [bold]--set 'review.reviewers=["ana", "ben"]'[/]; without it, you. What they say is in the
-    next night's gate, cache, training and examples.
+    cache at once, and in the next night's gate, training and examples.
     """
     if context.invoked_subcommand:
         return
     settings = settings_of(profile, work, set_, review__host=host, review__port=port)
-    from cache.http import run as serve_app
+    from cache.serve import run as serve_app
     from flows.reviewing import links, serve_review
 
     if open_:

@@ -91,13 +91,13 @@ def review_app(settings: Settings) -> FastAPI:
     return create_app(ReviewQueue(night.warehouse.said, on_change=corrections), night.task, sign_in_of(settings), hosts)
 
 
-def serve_review(settings: Settings, run: Callable[[FastAPI, str, int], None]) -> None:
+def serve_review(settings: Settings, run: Callable[[Callable[[], FastAPI], str, int], None]) -> None:
     """Print each reviewer's link, and serve the page until stopped."""
     app = review_app(settings)
     console = Console(stderr=True, highlight=False)
     for one in links(settings):  # whoever has a link signs in by it
         console.print(f"{one['reviewer']} reviews at {one['link']}", soft_wrap=True)
-    run(app, settings.review.host, settings.review.port)
+    run(lambda: app, settings.review.host, settings.review.port)
 
 
 def status(settings: Settings) -> dict[str, Any]:
