@@ -29,13 +29,11 @@ from cache.lookup import Lookup
 from cache.publish import publish
 from cache.sync import SyncLookup
 
-Asked = Sequence[Sequence[str]]  # the queries of each turn
-
-ASKED = 2_000
-"""Queries of a turn; ten times as many where (nearly) none leaves the process, or many go at once."""
+CALLERS, BATCH, WAITING = 64, 64, 10_000
+ASKED = 30 * BATCH
+"""Queries of a turn; ten times as many where none leaves the process, or many go at once."""
 HOT = 5_000
 """So many of the most frequent entries fit into the in-process tier for certain."""
-CALLERS, BATCH, WAITING = 64, 64, 10_000
 COMPARED = 200
 PATIENCE_SECONDS = 5.0  # a deadline that a busy machine keeps: no hit may turn into a miss here
 PLAIN_DB = "1"  # the plain string keys lie apart from ours
@@ -157,8 +155,8 @@ def _contenders(
     ours: _Lookups, plain: redis.Redis, awaited: "redis.asyncio.Redis", queries: Sequence[str], rounds: int
 ) -> dict[str, Contender]:
     # each drawn apart: what one contender asked for must not be in the tier for the next
-    mixed, often = _turns(queries, rounds, ASKED, seed=2), _turns(queries, rounds, 10 * ASKED, seed=3)
-    hot = _turns(queries[:HOT], rounds, 10 * ASKED, seed=4)
+    mixed, hot = _turns(queries, rounds, ASKED, seed=2), _turns(queries[:HOT], rounds, 10 * ASKED, seed=3)
+    batches = [list(_batches(turn)) for turn in _turns(queries, rounds, 10 * ASKED, seed=4)]
 
     async def value(query: str) -> object:
         return (await ours.hot.get(query)).value
@@ -171,18 +169,18 @@ def _contenders(
         "process_value": Contender(_awaiting(value), hot),
         "redispy_64": Contender(_at_once(awaited.get), mixed),
         "redis_hit_64": Contender(_at_once(ours.without.get), mixed),
-        "mget": Contender(_awaiting_many(awaited.mget), often),
-        "many": Contender(_awaiting_many(ours.warm.get_many), often),
-        "many_from_redis": Contender(_awaiting_many(ours.without.get_many), often),
+        "mget": Contender(_awaiting(awaited.mget), batches, BATCH),
+        "many": Contender(_awaiting(ours.warm.get_many), batches, BATCH),
+        "many_from_redis": Contender(_awaiting(ours.without.get_many), batches, BATCH),
         "sync_redispy": Contender(_calling(plain.get), mixed),
         "sync_redis_hit": Contender(_calling(ours.sync_without.get), mixed),
         "sync_process_hit": Contender(_calling(ours.sync_hot.get), hot),
-        "sync_mget": Contender(_calling_many(plain.mget), often),
-        "sync_many": Contender(_calling_many(ours.sync_without.get_many), often),
+        "sync_mget": Contender(_calling(plain.mget), batches, BATCH),
+        "sync_many": Contender(_calling(ours.sync_without.get_many), batches, BATCH),
     }
 
 
-def _turns(queries: Sequence[str], rounds: int, asked: int, seed: int) -> Asked:
+def _turns(queries: Sequence[str], rounds: int, asked: int, seed: int) -> list[Sequence[str]]:
     drawn = traffic(queries, asked * (rounds + 1), seed)
     return [drawn[start : start + asked] for start in range(0, len(drawn), asked)]
 
@@ -191,46 +189,30 @@ def _batches(queries: Sequence[str]) -> Iterator[Sequence[str]]:
     return (queries[start : start + BATCH] for start in range(0, len(queries), BATCH))
 
 
-def _awaiting(get: Callable[[str], Awaitable[object]]) -> Callable[[Sequence[str]], Awaitable[None]]:
-    async def ask(queries: Sequence[str]) -> None:
-        for query in queries:
-            await get(query)
+def _awaiting(get: Callable[[Any], Awaitable[object]]) -> Callable[[Sequence[Any]], Awaitable[None]]:
+    async def make(calls: Sequence[Any]) -> None:
+        for call in calls:
+            await get(call)
 
-    return ask
+    return make
 
 
-def _at_once(get: Callable[[str], Awaitable[object]]) -> Callable[[Sequence[str]], Awaitable[None]]:
-    """CALLERS at once, each one by one."""
+def _at_once(get: Callable[[Any], Awaitable[object]]) -> Callable[[Sequence[Any]], Awaitable[None]]:
+    """CALLERS at once, each one call after the other."""
     one_caller = _awaiting(get)
 
-    async def ask(queries: Sequence[str]) -> None:
-        await asyncio.gather(*(one_caller(queries[caller::CALLERS]) for caller in range(CALLERS)))
+    async def make(calls: Sequence[Any]) -> None:
+        await asyncio.gather(*(one_caller(calls[caller::CALLERS]) for caller in range(CALLERS)))
 
-    return ask
-
-
-def _awaiting_many(get: Callable[[Sequence[str]], Awaitable[object]]) -> Callable[[Sequence[str]], Awaitable[None]]:
-    async def ask(queries: Sequence[str]) -> None:
-        for batch in _batches(queries):
-            await get(batch)
-
-    return ask
+    return make
 
 
-def _calling(get: Callable[[str], object]) -> Callable[[Sequence[str]], None]:
-    def ask(queries: Sequence[str]) -> None:
-        for query in queries:
-            get(query)
+def _calling(get: Callable[[Any], object]) -> Callable[[Sequence[Any]], None]:
+    def make(calls: Sequence[Any]) -> None:
+        for call in calls:
+            get(call)
 
-    return ask
-
-
-def _calling_many(get: Callable[[Sequence[str]], object]) -> Callable[[Sequence[str]], None]:
-    def ask(queries: Sequence[str]) -> None:
-        for batch in _batches(queries):
-            get(batch)
-
-    return ask
+    return make
 
 
 async def _check(lookup: Lookup, known: dict[str, str]) -> None:

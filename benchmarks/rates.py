@@ -26,10 +26,11 @@ class Rate:
 
 @dataclass(frozen=True)
 class Contender:
-    """Who asks for all queries it is given, in an event loop or outside one, and what it is given turn by turn."""
+    """Who makes all the calls of a turn, in an event loop or outside one; a call asks for `batch` queries."""
 
-    ask: Callable[[Sequence[str]], Awaitable[None] | None]
-    queries: Sequence[Sequence[str]]
+    make: Callable[[Sequence[Any]], Awaitable[None] | None]
+    calls: Sequence[Sequence[Any]]
+    batch: int = 1
 
 
 async def by_turns(contenders: Mapping[str, Contender], rounds: int) -> dict[str, list[Rate]]:
@@ -45,11 +46,11 @@ async def by_turns(contenders: Mapping[str, Contender], rounds: int) -> dict[str
 
 
 async def _timed(contender: Contender, turn: int) -> Rate:
-    queries = contender.queries[turn % len(contender.queries)]
+    calls = contender.calls[turn]
     started, cpu = perf_counter(), process_time()
-    if (done := contender.ask(queries)) is not None:
-        await done
-    return Rate(len(queries), perf_counter() - started, process_time() - cpu)
+    if (made := contender.make(calls)) is not None:
+        await made
+    return Rate(len(calls) * contender.batch, perf_counter() - started, process_time() - cpu)
 
 
 def compare(name: str, one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
