@@ -1,4 +1,4 @@
-"""The release being served: looking up, serving over HTTP, listing releases and rolling back."""
+"""The release being served: looking up, serving over HTTP, rolling back."""
 
 import asyncio
 import json
@@ -6,7 +6,6 @@ import mmap
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
-from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +17,7 @@ from cache.http import LookupApp, create_app
 from cache.journal import Journal
 from cache.log import note
 from cache.lookup import Lookup, Student
-from cache.release import current_release, releases, rollback
+from cache.release import current_release, rollback
 from cache.roll import Roller, wait_ready
 from cache.serve import run
 from cache.server import local_redis
@@ -157,19 +156,6 @@ def mount_review(app: LookupApp, settings: Settings) -> None:
         app.mount("/review", review_app(settings))
     except (StillhouseError, OSError) as error:
         note(f"no review page: {error}")
-
-
-def list_releases(settings: Settings) -> list[dict[str, Any]]:
-    """All releases served, the latest last, the current one marked."""
-    with redis_client(settings) as client:
-        current = current_release(client)
-        found = releases(client)
-    hidden = ("normalisation", "task_version", "buckets", "canonical")
-    return [
-        {name: value for name, value in asdict(one).items() if name not in hidden}
-        | {"serving": one.release == current.release if current else False}
-        for one in found
-    ]
 
 
 def roll_back(settings: Settings, release: str | None) -> Release:
