@@ -8,14 +8,17 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import httpx
+from redis import RedisCluster
 
 from benchmarks.processes import Server
+from benchmarks.service import await_whole
 from benchmarks.told import entries_of, release_of
 from cache.client import Client, connect, count_keys, read_keys
 from cache.layout import RELEASE, bucket_key, manifest_key
@@ -31,19 +34,27 @@ KEYS_AT_ONCE = 1000
 
 @dataclass
 class Scene:
-    """What the service stands on: Redis (of a Cluster the node that is lost), the students, the release being served.
+    """What the service stands on: Redis (`nodes`: one, or those of a Cluster), the students, the release being served.
 
     `notes` is what a fault found out besides.
     """
 
     work: Path
     client: Client
-    redis: Server
+    nodes: Sequence[Server]
     students: Server
     student_seconds: float
     entries: int
     number: int
     notes: dict[str, object]
+
+    @property
+    def redis(self) -> Server:
+        """The one that holds the pointer to the release."""
+        if len(self.nodes) == 1:
+            return self.nodes[0]
+        holder = cast(RedisCluster, self.client).get_node_from_key(RELEASE)
+        return next(node for node in self.nodes if node.url.endswith(f":{holder.port}"))
 
     def publish_next(self) -> None:
         """Serve the next release, of the same student: no fault here is about rolling one."""
@@ -66,6 +77,28 @@ def redis_killed(scene: Scene) -> Iterator[None]:
     scene.redis.kill()
     yield
     scene.redis.start()
+
+
+@contextmanager
+def node_lost(scene: Scene) -> Iterator[None]:
+    """kill -9 of a Cluster's node, not the one with the release's key; put right when the Cluster says that it is whole."""
+    with _node_killed(scene, next(node for node in scene.nodes if node is not scene.redis)):
+        yield
+
+
+@contextmanager
+def pointer_node_lost(scene: Scene) -> Iterator[None]:
+    """The same of the node with the release's key."""
+    with _node_killed(scene, scene.redis):
+        yield
+
+
+@contextmanager
+def _node_killed(scene: Scene, node: Server) -> Iterator[None]:
+    node.kill()
+    yield
+    node.start()
+    await_whole(scene.nodes)
 
 
 @contextmanager

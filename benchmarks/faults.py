@@ -38,6 +38,7 @@ ALLOWED_MS = 100
 WELL_SECONDS = 0.5
 WARM_SECONDS = 5.0
 NEXT_SECONDS = 1.5
+SHOWN = 5
 TAIL_SHARE = 0.1
 FAULTS: Mapping[str, Fault] = {
     "no_fault": breaking.nothing,
@@ -51,7 +52,10 @@ FAULTS: Mapping[str, Fault] = {
     "half_written": breaking.half_written,
     "values_corrupted": breaking.values_corrupted,
 }
-CLUSTER_FAULTS: Mapping[str, Fault] = {"cluster_node_lost": breaking.redis_killed}
+CLUSTER_FAULTS: Mapping[str, Fault] = {
+    "cluster_node_lost": breaking.node_lost,
+    "cluster_pointer_node_lost": breaking.pointer_node_lost,
+}
 Flags = npt.NDArray[np.bool_]
 
 
@@ -103,11 +107,13 @@ def _under_load(
             f"cache.cluster={str(clustered).lower()}",
         )
         served = stack.enter_context(running(service(work, first.url, student.url, *changes)))
-        scene = Scene(work, client, first, student, STUDENT_SECONDS, entries, 1, {})
+        scene = Scene(work, client, nodes, student, STUDENT_SECONDS, entries, 1, {})
         plan = Plan(rate, entries, tail_share=TAIL_SHARE, releases=breaking.HALF_WRITTEN - 1)
         load = stack.enter_context(loading(served.url, plan))
         time.sleep(WARM_SECONDS)
         done = [_broken(name, fault, scene, seconds, settle) for name, fault in faults.items()]
+    errors = [line for line in served.log.read_text(errors="replace").splitlines() if '"level": "error"' in line]
+    sys.stderr.write("".join(f"the service logged: {line}\n" for line in errors[:SHOWN]))
     return {one.name: _figures(load.seen, one) for one in done}
 
 
