@@ -143,6 +143,8 @@ def _from_url(make: Callable[..., Made], url: str, **options: object) -> Made:
     try:
         # A Cluster's client opens connections as it is made: this one, of one Redis, finds what is wrong without.
         redis.ConnectionPool.from_url(url).make_connection()
+        if url.startswith("unix:") and not make.__qualname__.startswith("Redis."):
+            raise ValueError("no Cluster is reached by a socket file")
         return make(url, socket_connect_timeout=CONNECT_SECONDS, max_connections=CONNECTIONS, **options)
     except (ValueError, TypeError):
         # what they say may repeat a part of the password: that is where an unescaped "/" or "#" ends the host

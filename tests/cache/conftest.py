@@ -1,6 +1,7 @@
 """A real Redis for the session, empty for each test; Clusters of each kind of server."""
 
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 
 import pytest
 
@@ -22,14 +23,20 @@ def client(redis_url):
         yield client
 
 
-@pytest.fixture(scope="session", params=["redis-6.2", "redis", "valkey"])
-def a_cluster(request):
-    """A Cluster of three nodes; not emptied between tests."""
-    binary = binaries().get(request.param)
-    if binary is None:
+@pytest.fixture(scope="session")
+def clusters():
+    """A Cluster of three nodes of each kind of server there is."""
+    with ExitStack() as stack, ThreadPoolExecutor() as pool:  # each takes two seconds, all of it waiting
+        starting = {kind: pool.submit(stack.enter_context, cluster(binary)) for kind, binary in binaries().items()}
+        yield {kind: one.result() for kind, one in starting.items()}
+
+
+@pytest.fixture(params=["redis-6.2", "redis", "valkey"])
+def a_cluster(clusters, request):
+    """One of the Clusters; not emptied between tests."""
+    if request.param not in clusters:
         pytest.skip(f"no {request.param} on this machine")
-    with cluster(binary) as running:
-        yield running
+    return clusters[request.param]
 
 
 @pytest.fixture
