@@ -53,7 +53,7 @@ class Scene:
         """The one that holds the pointer to the release."""
         if len(self.nodes) == 1:
             return self.nodes[0]
-        holder = cast(RedisCluster, self.client).get_node_from_key(RELEASE)
+        holder = cast(RedisCluster, self.client).get_node_from_key(RELEASE)  # type: ignore[no-untyped-call]
         return next(node for node in self.nodes if node.url.endswith(f":{holder.port}"))
 
     def publish_next(self) -> None:

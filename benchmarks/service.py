@@ -44,19 +44,8 @@ def durable_redis(work: Path, *options: str) -> Server:
     port = free_port()
     folder = work / f"redis-{port}"
     folder.mkdir()
-    command = [
-        redis_binary(),
-        "--port",
-        port,
-        "--bind",
-        "127.0.0.1",
-        "--dir",
-        folder,
-        "--save",
-        "",
-        "--appendonly",
-        "yes",
-    ]
+    where = ["--port", port, "--bind", "127.0.0.1", "--dir", folder]
+    command = [redis_binary(), *where, "--save", "", "--appendonly", "yes"]
     url = f"redis://127.0.0.1:{port}"
     return Server([*command, *options], folder / "redis.log", url, lambda: _pongs(url))
 
@@ -71,14 +60,20 @@ def cluster(work: Path) -> Iterator[list[Server]]:
         for n, client in enumerate(clients):
             client.cluster("ADDSLOTS", *range(SLOTS * n // 3, SLOTS * (n + 1) // 3))
             client.cluster("MEET", "127.0.0.1", nodes[0].url.rpartition(":")[2])
-        until = time.monotonic() + START_SECONDS
+        await_whole(nodes)
+        yield nodes
+
+
+def await_whole(nodes: Sequence[Server]) -> None:
+    """Wait until every node says that the Cluster is whole. Raises ServiceError where it is not within START_SECONDS."""
+    until = time.monotonic() + START_SECONDS
+    with ExitStack() as stack:
+        clients = [stack.enter_context(closing(Redis.from_url(node.url))) for node in nodes]
         while not all(_knows_all(client) for client in clients):
             if time.monotonic() > until:
-                raise ServiceError(
-                    f"wanted three Redis nodes to be a Cluster within {START_SECONDS:.0f} s, they are none"
-                )
-            time.sleep(0.05)
-        yield nodes
+                wanted = f"wanted {len(nodes)} Redis nodes to be a whole Cluster within {START_SECONDS:.0f} s"
+                raise ServiceError(f"{wanted}, they are not; see their logs in {nodes[0].log.parent.parent}")
+            time.sleep(0.02)
 
 
 def _knows_all(client: Redis) -> bool:
