@@ -163,6 +163,9 @@ def _shown(url: str) -> str:
 
 def _unreached(where: str, error: Exception) -> ServiceError:
     todo = "start it or set cache.redis_url (REDIS_URL), then run the same command again"
-    if isinstance(error, AuthenticationError | NoPermissionError):
-        todo = "set the user and password in cache.redis_url (REDIS_URL), or give this user what README.md lists"
+    cause = error.__cause__ if isinstance(error, RedisClusterException) else error  # what a node said is behind it
+    if isinstance(cause, AuthenticationError | NoPermissionError):
+        todo = "set the user and password in cache.redis_url (REDIS_URL), or allow the user what docs/redis.md lists"
+    elif "luster mode is not enabled" in str(error) or "luster support disabled" in str(error):
+        todo = "that Redis stands alone: leave out cache.cluster"
     return ServiceError(f"wanted Redis at {where}, got: {error}; {todo}")

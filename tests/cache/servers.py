@@ -6,8 +6,8 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,56 +40,70 @@ def binaries() -> dict[str, Path]:
     return {kind: Path(path) for kind, path in found.items() if path and Path(path).exists()}
 
 
+@dataclass(frozen=True)
+class Tls:
+    """A certificate for 127.0.0.1 that is its own authority, and its key."""
+
+    certificate: Path
+    key: Path
+
+    @property
+    def query(self) -> str:
+        """What a rediss:// URL needs to trust it."""
+        return f"?ssl_ca_certs={self.certificate}"
+
+
 @contextmanager
-def server(binary: Path, *options: str) -> Iterator[str]:
+def server(binary: Path, *options: str, tls: Tls | None = None) -> Iterator[str]:
     """The URL of an empty server on loopback that keeps nothing on disk; `options` are more of its arguments."""
-    with TemporaryDirectory(prefix="stillhouse-test-") as folder, _process(binary, folder, options) as (port, _):
-        yield f"redis://127.0.0.1:{port}"
+    with TemporaryDirectory(prefix="stillhouse-test-") as folder, _process(binary, folder, options, tls) as (port, _):
+        yield _url(port, tls)
 
 
 @contextmanager
-def cluster(binary: Path, nodes: int = 3) -> Iterator[Cluster]:
+def cluster(binary: Path, nodes: int = 3, tls: Tls | None = None) -> Iterator[Cluster]:
     """A Cluster of so many empty nodes on loopback, ready to be used."""
-    with TemporaryDirectory(prefix="stillhouse-test-") as folder:
-        yield from _grown(binary, folder, nodes, {})
+    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]
+    with TemporaryDirectory(prefix="stillhouse-test-") as folder, ExitStack() as stack:
+        running = {}
+        for number in range(nodes):
+            (inside := Path(folder) / str(number)).mkdir()
+            more = [*options, "--tls-cluster", "yes"] if tls else options
+            port, process = stack.enter_context(_process(binary, str(inside), more, tls))
+            running[port] = process
+        _join(list(running), tls)
+        yield Cluster(_url(next(iter(running)), tls), running)
 
 
-def _grown(binary: Path, folder: str, wanted: int, running: "dict[int, subprocess.Popen[bytes]]") -> Iterator[Cluster]:
-    if len(running) == wanted:
-        _join(list(running))
-        yield Cluster(f"redis://127.0.0.1:{next(iter(running))}", running)
-        return
-    inside = Path(folder) / f"node-{len(running)}"
-    inside.mkdir()
-    with _process(binary, str(inside), ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")) as (port, one):
-        yield from _grown(binary, folder, wanted, running | {port: one})
+def _url(port: int, tls: Tls | None) -> str:
+    return f"rediss://127.0.0.1:{port}{tls.query}" if tls else f"redis://127.0.0.1:{port}"
 
 
 @contextmanager
-def _process(binary: Path, folder: str, options: tuple[str, ...]) -> "Iterator[tuple[int, subprocess.Popen[bytes]]]":
+def _process(
+    binary: Path, folder: str, options: Sequence[str], tls: Tls | None
+) -> "Iterator[tuple[int, subprocess.Popen[bytes]]]":
     port = _free_port()
-    listen = ["--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
-    command = [str(binary), *listen, "--save", "", "--appendonly", "no", *options]
+    listen = ["--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", "", "--appendonly", "no"]
+    if tls:
+        files = ["--tls-cert-file", tls.certificate, "--tls-key-file", tls.key, "--tls-ca-cert-file", tls.certificate]
+        listen = [*listen, "--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no", *map(str, files)]
     log = Path(folder) / "server.log"
-    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
+    with (
+        log.open("wb") as out,
+        subprocess.Popen([str(binary), *listen, *options], stdout=out, stderr=out) as process,
+        closing(Redis.from_url(_url(port, tls), retry=None)) as client,
+    ):
         try:
-            _wait(lambda: _plain(port, options), f"{binary} did not start: {{}}", log)
+            _wait(client.ping, f"{binary} did not start: {{}}", log)
             yield port, process
         finally:
             process.kill()
 
 
-def _plain(port: int, options: tuple[str, ...]) -> bool:
-    if "--tls-port" in options:
-        with socket.create_connection(("127.0.0.1", int(options[options.index("--tls-port") + 1])), 1):
-            return True
-    with closing(Redis(port=port, retry=None)) as client:
-        return bool(client.ping())
-
-
-def _join(ports: list[int]) -> None:
+def _join(ports: list[int], tls: Tls | None) -> None:
     """Share the slots out, let the nodes meet, and wait until each knows all of it."""
-    clients = [Redis(port=port, decode_responses=True) for port in ports]
+    clients = [Redis.from_url(_url(port, tls), decode_responses=True) for port in ports]
     for number, client in enumerate(clients):
         share = range(SLOTS * number // len(ports), SLOTS * (number + 1) // len(ports))
         client.execute_command("CLUSTER ADDSLOTS", *share)
@@ -106,7 +120,7 @@ def _join(ports: list[int]) -> None:
         client.close()
 
 
-def _wait(there, complaint: str, log: Path | None = None) -> None:
+def _wait(there: Callable[[], object], complaint: str, log: Path | None = None) -> None:
     until = time.monotonic() + START_SECONDS
     while True:
         try:

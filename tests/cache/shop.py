@@ -93,8 +93,8 @@ class Broken:
 
 
 @asynccontextmanager
-async def looking(url, student=None, deadline=5.0):
+async def looking(url, student=None, deadline=5.0, cluster=False):
     """A lookup in no hurry, so that a busy machine fails no test that is not about time."""
     students = {student.name: student} if student else {}
-    async with Lookup(connect_async(url), students, SemanticRoles, deadline=deadline) as lookup:
+    async with Lookup(connect_async(url, cluster), students, SemanticRoles, deadline=deadline) as lookup:
         yield lookup
