@@ -41,7 +41,7 @@ class Breaker:
         return self._until is not None and (self._probing or self._clock() < self._until)
 
     def start(self) -> bool:
-        """Whether a question may go through now; then one of `succeeded`, `failed` and `given_up` must follow."""
+        """Whether a question may go through now; then `succeeded` or `failed` must follow."""
         if self.blocks:
             return False
         self._probing = self._until is not None
@@ -57,7 +57,3 @@ class Breaker:
         if self._probing or self._failures >= self._most:
             self.opened += self._until is None
             self._until, self._probing = self._clock() + self._pause, False
-
-    def given_up(self) -> None:
-        """The question was ended from outside, which says nothing of the student."""
-        self._probing = False

@@ -34,6 +34,7 @@ class Line(asyncio.Protocol):
         self._reader = hiredis.Reader()
         self._waiting: deque[tuple[asyncio.Future[Reply], float]] = deque()
         self._loop = asyncio.get_running_loop()
+        self._heard = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._lost: ConnectionError | None = None
         self._transport = cast(asyncio.Transport, connection._writer.transport)  # type: ignore[union-attr]
@@ -60,6 +61,10 @@ class Line(asyncio.Protocol):
         """The keys' values, in one round trip. Raises as `ask` does."""
         return cast(list[bytes | None], await self.ask(seconds, "MGET", *keys))
 
+    def silent(self, seconds: float) -> bool:
+        """Whether nothing at all has come for so long: where much is asked, a late reply alone says little of Redis."""
+        return self._loop.time() - self._heard >= seconds
+
     def close(self) -> None:
         """Break the connection off; who waits gets a ConnectionError."""
         self._stirred = _nobody
@@ -68,6 +73,7 @@ class Line(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand each reply to the one that waited longest."""
+        self._heard = self._loop.time()
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
             if isinstance(reply, hiredis.PushNotification) and reply[0] != b"subscribe":
@@ -127,6 +133,10 @@ class ClusterLine:
         """As `Line.read_many`, in one round trip to each node."""
         async with asyncio.timeout(seconds), self._slots:
             return await read_many(self._client, keys)
+
+    def silent(self, seconds: float) -> bool:
+        """As `Line.silent`; what some node may have sent is not known here."""
+        return True
 
     def close(self) -> None:
         """As `Line.close`."""

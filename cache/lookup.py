@@ -5,7 +5,8 @@ async with Lookup(connect_async(url), {student.name: student}, SemanticRoles) as
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import zip_longest
 from math import inf
@@ -62,7 +63,7 @@ class Lookup:
         self.flights: Flights[Found] = Flights(in_flight, queue)
         self._process_entries, self._opener = process_entries, Opener(task)
         self._tier = Tier(process_entries, None)
-        self._tail = Tail(redis, students, task, self._refused, self.flights, tail_seconds)
+        self._tail = Tail(redis, students, task, self._refused, self.flights, deadline, tail_seconds)
         self._watch = Watch(redis, task, self._switched, self._refused)
         self._flushing: asyncio.Task[None] | None = None
 
@@ -127,40 +128,42 @@ class Lookup:
         state, tier = self._watch.state, self._tier  # from here on to the end, whatever is switched meanwhile
         held = {typed: one for typed in queries if (one := tier.get(typed)) and one.until > started}
         wanted = {typed: _checked(typed) for typed in queries if typed not in held}
-        found = await self._find(state, dict.fromkeys(wanted.values()), until) if wanted else {}
+        found, missed = await self._find(state, dict.fromkeys(wanted.values()), until) if wanted else ({}, set())
         spent = (perf_counter() - started) * 1000
         stamped = {query: one.stamped(query, tier.release, spent) for query, one in found.items()}
         answers = {typed: one.found.stamped(one.query, tier.release, spent) for typed, one in held.items()}
+        missed |= {answer.query for answer in answers.values() if answer.source != "cache"}
         answers |= {typed: stamped[query] for typed, query in wanted.items()}
-        self._count(answers[typed] for typed in queries)
+        for typed in queries:
+            self._count(answers[typed], missed)
         if state is self._watch.state:  # else what was found may no longer be what is to be answered
             for typed, query in wanted.items():
                 self._keep(tier, typed, query, found[query], started)
         return [answers[typed] for typed in queries]
 
-    async def _find(self, state: State, queries: Iterable[str], until: float) -> dict[str, Found]:
-        """An answer for each query (in normal form), whoever has one."""
+    async def _find(self, state: State, queries: Iterable[str], until: float) -> tuple[dict[str, Found], set[str]]:
+        """An answer for each query (in normal form), whoever has one; and which queries the head is known not to have."""
         release, left = state.release, list(queries)
         if release is None:
             if self._watch.reached:
-                return dict.fromkeys(left, nothing(state.reason))
-            return await self._tail.ask_all(None, dict.fromkeys(left, ""), self._watch.away, until)
+                return dict.fromkeys(left, nothing(state.reason)), set()
+            return await self._tail.ask_all(None, dict.fromkeys(left, ""), self._watch.away, until), set()
         found = {query: said for query in left if (said := state.people.get(query))}
         places = {query: _place(release, query) for query in left if query not in found}
+        missed: set[str] = set()
         if places and not self._watch.away:
-            found |= await self._read(state, release, places)
+            with suppress(*UNREACHED):
+                found |= await self._read(state, release, places)
+                missed = {query for query in places if query not in found or found[query].source != "cache"}
         if keys := {query: place.tail for query, place in places.items() if query not in found}:
             found |= await self._tail.ask_all(release, keys, self._watch.away, until)
-        return found
+        return found, missed
 
     async def _read(self, state: State, release: Release, places: Mapping[str, "_Place"]) -> dict[str, Found]:
-        """What Redis holds for the queries, in one round trip."""
+        """What Redis holds for the queries, in one round trip. Raises one of UNREACHED."""
         buckets = [place.bucket for place in places.values()]
         tails = [place.tail for place in places.values()] if self._tail.seconds else []
-        try:
-            raw = await self._watch.read_many(self.deadline * REDIS_SHARE, buckets + tails)
-        except UNREACHED:
-            return {}
+        raw = await self._watch.read_many(self.deadline * REDIS_SHARE, buckets + tails)
         found = {}
         for (query, place), bucket, tail in zip_longest(places.items(), raw[: len(buckets)], raw[len(buckets) :]):
             if one := self._opened(state, release, query, place, bucket, tail):
@@ -192,11 +195,10 @@ class Lookup:
             again = replace(found, source="tail-cache")
             tier.keep(typed, Kept(query, again, now + self._tail.seconds - (time() - found.made)))
 
-    def _count(self, answers: Iterable[Answer]) -> None:
-        for answer in answers:
-            self.journal.answered(answer.source, answer.milliseconds)
-            if answer.source != "cache":
-                self.journal.missed(answer.query)
+    def _count(self, answer: Answer, missed: Container[str]) -> None:
+        self.journal.answered(answer.source, answer.milliseconds)
+        if answer.query in missed:
+            self.journal.missed(answer.query)
 
     def _refused(self, what: str) -> None:
         self.journal.refused(what)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import time
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from redis.exceptions import RedisError
 
@@ -18,6 +18,7 @@ from labels.guardrails import check
 from labels.records import Release
 from labels.task import Task
 
+Flight: TypeAlias = tuple[str, str | None, str]  # the student, the release and the query
 WRITE_SECONDS = 1.0
 LEFT_ALONE = "the student failed several times in a row; it is tried again in a moment"
 
@@ -43,12 +44,17 @@ class Tail:
         task: type[Task],
         refused: Callable[[str], None],
         flights: Flights[Found],
+        deadline: float,
         seconds: int,
     ) -> None:
-        """`seconds` is how long Redis keeps an answer, 0 for not at all; `refused` counts what is turned down."""
-        self.students, self.flights, self.seconds = students, flights, seconds
+        """`deadline` is that of a whole question, in seconds; `seconds` is how long Redis keeps an answer, 0 for not at all.
+
+        `refused` counts what is turned down.
+        """
+        self.students, self.flights, self.seconds, self._deadline = students, flights, seconds, deadline
         self._redis, self._task, self._refused = redis, task, refused
         self._breakers: dict[str, Breaker] = {}
+        self._landed: dict[Flight, tuple[float, Found]] = {}  # just now, and when (the loop's clock)
         self._writes: set[asyncio.Task[None]] = set()
 
     async def aclose(self) -> None:
@@ -94,32 +100,50 @@ class Tail:
     async def _ask(self, release: Release | None, student: Student, query: str, key: str, until: float) -> Found:
         """Wait for the student's answer, with everyone else who waits for the same."""
         flight = (student.name, release.release if release else None, query)
+        landed = self._landed.get(flight)
+        if landed and landed[0] > until - self._deadline:  # while this question was under way, in Redis say
+            return landed[1]
         if self.breaker(student.name).blocks and not self.flights.has(flight):
             return nothing(LEFT_ALONE)
-        begun = asyncio.get_running_loop().time()
         try:
-            return await self.flights.join(flight, lambda: self._fly(student, query, key), until)
+            return await self.flights.join(flight, lambda: self._fly(flight, student, key), until)
         except FullError:
             self._refused("queue full")
             most = self.flights.in_flight + self.flights.queue
             return nothing(f"the student is busy: {most} questions are under way or waiting already")
         except TimeoutError:
-            waited = asyncio.get_running_loop().time() - begun
-            return nothing(f"the student gave no answer within {waited * 1000:.0f} ms")
+            return nothing(f"the student gave no answer in the {self._deadline * 1000:.0f} ms there are for all")
 
-    async def _fly(self, student: Student, query: str, key: str) -> Found:
-        """Ask the student once; its answer passes what the teacher's passes."""
+    async def _fly(self, flight: Flight, student: Student, key: str) -> Found:
+        """Ask the student once, keep its answer for whoever comes."""
+        query = flight[-1]
+        answered = await self._answer(student, query)
+        if isinstance(answered, str):
+            return nothing(answered)
+        answer, confidence = answered
+        loop, made = asyncio.get_running_loop(), int(time())
+        if key and self.seconds:
+            write = loop.create_task(self._write(key, pack_answer(student.name, answer, confidence, made)))
+            self._writes.add(write)
+            write.add_done_callback(self._writes.discard)
+        found = Found(as_json(answer), "student", confidence, made)
+        self._landed[flight] = loop.time(), found
+        loop.call_later(self._deadline, self._landed.pop, flight, None)
+        return found
+
+    async def _answer(self, student: Student, query: str) -> tuple[Task, float] | str:
+        """The student's answer and its confidence, or why there is none; it passes what the teacher's passes."""
         breaker = self.breaker(student.name)
         if not breaker.start():
-            return nothing(LEFT_ALONE)
+            return LEFT_ALONE
         try:
             raw, confidence = await student.ask(query)
         except InputError as error:
             breaker.succeeded()
-            return nothing(f"the student's answer is of no use: {error}")
+            return f"the student's answer is of no use: {error}"
         except EngineError as error:
             breaker.failed()
-            return nothing(f"the student can't answer: {error}")
+            return f"the student can't answer: {error}"
         except BaseException:  # the deadline's cancellation among them
             breaker.failed()
             raise
@@ -127,15 +151,10 @@ class Tail:
         try:
             answer = self._task.parse(raw)
         except InputError as error:
-            return nothing(f"the student's answer breaks the schema: {error}")
+            return f"the student's answer breaks the schema: {error}"
         if rejection := check(answer, query):
-            return nothing(f"the student's answer was rejected, {rejection}")
-        made = int(time())
-        if key and self.seconds:
-            write = asyncio.create_task(self._write(key, pack_answer(student.name, answer, confidence, made)))
-            self._writes.add(write)
-            write.add_done_callback(self._writes.discard)
-        return Found(as_json(answer), "student", confidence, made)
+            return f"the student's answer was rejected, {rejection}"
+        return answer, confidence
 
     async def _write(self, key: str, packed: bytes) -> None:
         """Nobody waits for this; where it fails the student is asked again."""

@@ -91,28 +91,36 @@ class Watch:
                     await self._first.wait()
 
     async def read_many(self, seconds: float, keys: Sequence[str]) -> list[bytes | None]:
-        """The keys' values. Raises one of UNREACHED; nobody asks again before Redis has been tried."""
+        """The keys' values. Raises one of UNREACHED; nobody asks again before Redis has been tried.
+
+        (That is for one Redis: of a Cluster the other nodes may well answer.)
+        """
         line = self._line
         if line is None:
             raise ConnectionError(self.away)
         try:
             return await line.read_many(seconds, keys)
         except UNREACHED as error:
-            if line is self._line and isinstance(line, Line):  # in a Cluster other nodes may well answer
+            if line is self._line and isinstance(line, Line) and not self._slow(error, seconds):
                 self.away = _reason(error, seconds)
                 self._wake.set()
             raise
+
+    def _slow(self, error: Exception, seconds: float) -> bool:
+        """Whether Redis did answer others meanwhile."""
+        return isinstance(error, TimeoutError) and self._line is not None and not self._line.silent(seconds)
 
     async def _watch(self) -> None:
         while True:
             self._wake.clear()
             try:
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    await self._refresh(self._line or await self._connect())
+                await self._refresh(self._line or await self._connect())
             except Exception as error:  # whatever it is, try again: without a watch a stale release would be served
-                self._hang_up()
-                self.away = _reason(error, PATIENCE_SECONDS)
-                self._first.set()
+                self._told = True  # what it was told of has not been read yet
+                if not self._slow(error, PATIENCE_SECONDS):
+                    self._hang_up()
+                    self.away = _reason(error, PATIENCE_SECONDS)
+                    self._first.set()
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             self.away, self.reached = "", True
@@ -123,7 +131,8 @@ class Watch:
 
     async def _connect(self) -> Line | ClusterLine:
         """A line that hears of changes; it has heard of one, for there may have been some before it."""
-        line = await open_line(self._redis, self._hear)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            line = await open_line(self._redis, self._hear)
         try:
             await line.subscribe(PATIENCE_SECONDS, CHANGED)
         except BaseException:
