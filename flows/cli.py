@@ -158,9 +158,11 @@ def serve(
     work: WorkOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Serve lookups over HTTP: [bold]GET /v1/lookup?q=[/], /healthz, /readyz; the schema is at /openapi.json.
+    """Serve lookups over HTTP: [bold]GET /v1/lookup?q=[/] and POST, /healthz, /readyz, /metrics, /openapi.json.
 
-    The review page is at /review, by the links of [bold]stillhouse review links[/].
+    The student rolls with the release: the next one is started and warmed before a switch, the old one stops after it.
+    [bold]--set serve.workers=4[/] serves from so many processes; API keys come from STILLHOUSE_API_KEYS. The review page is
+    at /review, by the links of [bold]stillhouse review links[/].
     """
     settings = settings_of(profile, work, set_, serve__host=host, serve__port=port)
     from flows.online import serve_lookups

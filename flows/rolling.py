@@ -43,7 +43,8 @@ def student_server(
         )
     s = settings.student
     dtype = manifest.get("dtype", s.dtype)  # the type it was merged in and held against
-    with served_student(model, settings.folder / "services", s.server, dtype, s.start_seconds) as url:
+    services = settings.folder / "services"
+    with served_student(model, services, s.server, dtype, s.start_seconds, given_up) as url:
         yield url
 
 

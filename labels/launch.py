@@ -17,9 +17,11 @@ def main(record: str, name: str, url: str, lock: str, told: str, *command: str) 
         os.set_inheritable(int(handle), False)
     with open("/proc/self/stat", encoding="utf-8", errors="replace") as stat:
         born = stat.read().rpartition(")")[2].split()[19]
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as boot_id:
+        boot = boot_id.read().strip()
     half = f"{record}.{os.getpid()}.tmp"
     with open(half, "w", encoding="utf-8") as file:
-        json.dump({"name": name, "pid": os.getpid(), "born": born, "url": url}, file)
+        json.dump({"name": name, "pid": os.getpid(), "born": born, "url": url, "boot": boot}, file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(half, record)

@@ -25,6 +25,7 @@ from labels.errors import ServiceError
 GRACE_SECONDS = 20.0
 LOG_LINES = 20
 LAUNCHER = Path(__file__).with_name("launch.py")
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,15 @@ class Launch:
 
 @dataclass(frozen=True)
 class Running:
-    """A started service. `born` is the process's start in kernel ticks: a pid alone may belong to another by now."""
+    """A started service. `born` is the process's start in kernel ticks since the `boot` of that id: a pid alone may belong
+    to another by now.
+    """
 
     name: str
     pid: int
     born: str
     url: str
+    boot: str = ""
 
 
 @contextmanager
@@ -96,6 +100,7 @@ def _enter(
         adopted = _running(folder)
         if adopted and _wait(folder, adopted, healthy, timeout):
             return adopted.url
+        _end_rest(folder)
         service = _start(folder, starting, name, launch(free_port()))
         if _wait(folder, service, healthy, timeout):
             return service.url
@@ -132,6 +137,7 @@ def _leave(folder: Path, users: TextIO) -> None:
         return
     if service := _running(folder):
         _stop(service)
+    _end_rest(folder)
     (folder / "service.json").unlink(missing_ok=True)
 
 
@@ -181,6 +187,18 @@ def _stop(service: Running) -> None:
         give_up = time.monotonic() + GRACE_SECONDS
         while _born(service.pid) == service.born and time.monotonic() < give_up:
             time.sleep(0.02)
+
+
+def _end_rest(folder: Path) -> None:
+    """Kill what a service that died has left of its process group: vLLM's engine outlives its server, with its memory.
+
+    While a group has members the kernel gives its number to no new process: where none bears it, they are the service's.
+    """
+    with suppress(FileNotFoundError):
+        service = Running(**json.loads((folder / "service.json").read_text(encoding="utf-8")))
+        if service.boot == BOOT.read_text(encoding="utf-8").strip() and _born(service.pid) is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(service.pid, signal.SIGKILL)
 
 
 def _born(pid: int) -> str | None:

@@ -2,12 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
+from labels.errors import ServiceError
 from labels.services import Launch, shared_service
 
 STRUCTURED = {"backend": "xgrammar", "disable_any_whitespace": True}
@@ -15,11 +16,17 @@ STRUCTURED = {"backend": "xgrammar", "disable_any_whitespace": True}
 
 @contextmanager
 def served_student(
-    model: Path, work: Path, options: Mapping[str, str | int | float | bool], dtype: str, start_seconds: float
+    model: Path,
+    work: Path,
+    options: Mapping[str, str | int | float | bool],
+    dtype: str,
+    start_seconds: float,
+    given_up: Callable[[], bool] = lambda: False,
 ) -> Iterator[str]:
     """The URL of a vLLM server with the merged `model`, started where none runs, stopped by its last user.
 
-    `options` are `vllm serve` flags by name (max-model-len, …). Raises ServiceError where it does not start in time.
+    `options` are `vllm serve` flags by name (max-model-len, …). Raises ServiceError where it does not start in time, or
+    `given_up` says that nobody waits for it any more.
     """
 
     def launch(port: int) -> Launch:
@@ -31,7 +38,12 @@ def served_student(
             command += [f"--{name}"] if value is True else [] if value is False else [f"--{name}", str(value)]
         return Launch(command, f"http://127.0.0.1:{port}")
 
-    with shared_service(work / model.name, "the student's vLLM server", launch, _healthy, start_seconds) as url:
+    def healthy(url: str) -> bool:
+        if given_up():
+            raise ServiceError(f"{model.name}: nobody waits for it any more")
+        return _healthy(url)
+
+    with shared_service(work / model.name, "the student's vLLM server", launch, healthy, start_seconds) as url:
         yield url
 
 

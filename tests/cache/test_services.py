@@ -109,6 +109,33 @@ def test_one_that_died_is_started_again(tmp_path):
         assert answers(new)
 
 
+def gone(group):
+    """Wait until no process of the group is left; init may take a moment to reap one."""
+    for _ in range(400):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_what_one_that_died_has_left_of_itself_is_killed(tmp_path, again):
+    def launch(port):
+        return Launch(["sh", "-c", f"sleep 1000 & exec {' '.join(map(str, web(port).command))}"], web(port).url)
+
+    with using(tmp_path, launch):
+        pid = pid_of(tmp_path)
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        if again:
+            with using(tmp_path, launch):
+                assert pid_of(tmp_path) != pid
+                assert gone(pid)
+    assert gone(pid)
+
+
 def test_a_start_cut_short_is_adopted_not_doubled(tmp_path):
     slow = (
         "import time, sys; from http.server import HTTPServer, SimpleHTTPRequestHandler; time.sleep(1.5);"

@@ -224,7 +224,7 @@ def answers(url: str) -> bool:
     """Whether anybody listens there."""
     try:
         return get(url)[0] == 200
-    except urllib.error.URLError:
+    except OSError:  # also a timeout: the port listens while vLLM starts
         return False
 
 
