@@ -51,9 +51,9 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 SLOW = 1.5  # times the deadline: an answer that took longer is logged
-TICK_SECONDS = 1.0
-MOST_LOGGED = 100
-"""Failed requests logged in a second; the rest of a flood is counted."""
+TICK_SECONDS = 0.5
+MOST_LOGGED = 50
+"""Failed requests logged between two ticks; the rest of a flood is counted."""
 NOT_STARTED = "the service has not been started; whoever mounts it enters its lifespan, as cache.http says"
 
 MakeLookup = Callable[[], AbstractAsyncContextManager[Lookup]]
@@ -90,7 +90,7 @@ class LookupApp(Starlette):
         self._statuses: Counter[int] = Counter()
         self._process_hits = 0
         self._draining = False
-        self._failures = 0  # in this second
+        self._failures = 0  # since the last tick
         self._ids, self._id_start = count(), b""
         self._headers: RawHeaders = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
         self._json_headers = [(b"content-type", b"application/json"), *self._headers]
@@ -234,7 +234,7 @@ class LookupApp(Starlette):
         note("stop", told={"worker": self._worker})
 
     async def _tick(self, lookup: Lookup) -> None:
-        """Once a second: let the other processes have our counts, and log which release is served."""
+        """Twice a second: let the other processes have our counts, and log which release is served."""
         before: object = ()
         while True:
             release, reason = await lookup.current()

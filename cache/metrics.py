@@ -1,7 +1,7 @@
 """The service's figures for Prometheus: read from plain numbers when they are asked for, so that no question pays for them.
 
-Of several processes any one may be asked. Each puts its numbers where the others find them once a second (`cache.shared`),
-and the one asked adds them up. A process started in place of a dead one goes on from that one's counts.
+Of several processes any one may be asked. Each puts its numbers where the others find them twice a second
+(`cache.shared`), and the one asked adds them up. A process started in place of a dead one goes on from that one's counts.
 """
 
 import json
