@@ -135,13 +135,6 @@ async def test_ten_thousand_callers_of_one_miss_share_one_ask(client, redis_url)
         waiting = [asyncio.create_task(lookup.get("rye")) for _ in range(10_000)]
         while client.info("commandstats").get("cmdstat_mget", {"calls": 0})["calls"] < 10_000:
             await asyncio.sleep(0.05)
-            print(
-                client.info("commandstats").get("cmdstat_mget"),
-                lookup._watch.away,
-                lookup._watch._line and len(lookup._watch._line._waiting),
-                lookup.flights.under_way,
-                sum(w.done() for w in waiting),
-            )
         student.gate.set()
         assert {answer.source for answer in await asyncio.gather(*waiting)} == {"student"}
         assert student.asked == ["rye"]
