@@ -86,19 +86,9 @@ async def read_many(client: AsyncClient, keys: Sequence[str]) -> list[bytes | No
     # Asked this way round, since RedisCluster is a Protocol: isinstance takes 2 µs to say that a client is none.
     if isinstance(client, redis.asyncio.Redis):
         return cast(list[bytes | None], await client.execute_command("MGET", *keys))  # type: ignore[no-untyped-call]
-    by_slot: dict[int, list[int]] = {}
-    for place, key in enumerate(keys):
-        by_slot.setdefault(key_slot(key.encode()), []).append(place)
-    if len(by_slot) == 1:
+    if len({key_slot(key.encode()) for key in keys}) == 1:
         return cast(list[bytes | None], await client.execute_command("MGET", *keys))
-    values: list[bytes | None] = [None] * len(keys)
-    pipe = client.pipeline()
-    for places in by_slot.values():
-        pipe.execute_command("MGET", *[keys[place] for place in places])
-    for places, found in zip(by_slot.values(), await pipe.execute(), strict=True):
-        for place, value in zip(places, found, strict=True):
-            values[place] = value
-    return values
+    return cast(list[bytes | None], await client.mget_nonatomic(keys))
 
 
 def read_keys(client: Client, keys: Sequence[str]) -> list[bytes | None]:

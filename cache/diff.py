@@ -6,7 +6,7 @@ from typing import Literal
 
 from cache.canonical import ALIAS, placed
 from cache.client import Client, reaching, read_keys
-from cache.layout import BrokenError, bucket_key, bucket_of, find, unpack, unseal, values_of
+from cache.layout import BrokenError, bucket_key, hashes_of, unpack, unseal, values_of
 from cache.release import bucket_keys
 from labels.errors import PublishError
 from labels.records import Release
@@ -58,12 +58,14 @@ def _chunks(client: Client, release: Release) -> Iterator[list[tuple[str, bytes]
 
 
 def _read(client: Client, release: Release, queries: list[str]) -> dict[str, bytes]:
-    """The entries of these queries. Both generations lie in the order of a hash, so they share few buckets."""
-    place = placed if release.canonical else str
-    keys = {query: bucket_key(release.generation, bucket_of(place(query), release.buckets)) for query in queries}
-    opened = _open(client, release, list(dict.fromkeys(keys.values())))
-    found = ((query, find(opened[key], query)) for query, key in keys.items())
-    return {query: value for query, value in found if value is not None}
+    """The entries of these queries, and of others beside them in the same buckets.
+
+    Generations lie in the order of a hash, so the queries of some buckets of one are in about as many of another.
+    """
+    places = map(placed, queries) if release.canonical else queries
+    numbers = sorted({(one * release.buckets) >> 32 for one in hashes_of(places)})
+    opened = _open(client, release, [bucket_key(release.generation, number) for number in numbers])
+    return {query: value for key, bucket in opened.items() for query, value in _lines(release, key, bucket)}
 
 
 def _open(client: Client, release: Release, keys: list[str]) -> Mapping[str, bytes]:

@@ -94,9 +94,9 @@ def pack(lines: Iterable[str]) -> bytes:
     return seal("\n".join(["", *lines, ""]).encode())
 
 
-def line(query: str, value: str) -> str:
-    """The line of a query (in normal form: without control characters) and its entry's JSON."""
-    return f"{query}\t{value}"
+def lines_of(entries: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """The lines of queries (in normal form: without control characters) and their entries' JSON."""
+    return map("\t".join, entries)
 
 
 def unpack(bucket: bytes) -> Iterator[tuple[str, bytes]]:

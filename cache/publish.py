@@ -5,14 +5,13 @@ failed publish leaves behind is in no release, so no caller sees it; the next pu
 """
 
 import json
-import operator
 import random
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import filterfalse, islice, starmap
+from itertools import filterfalse, islice
 from typing import cast
 
 import numpy as np
@@ -20,7 +19,7 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from cache.canonical import ALIAS, placed
 from cache.client import UNREACHED, Client, count_keys, reaching, read_keys, write_keys
-from cache.layout import GENERATIONS, LAYOUT, bucket_count, bucket_key, hashes_of, line, manifest_key, pack
+from cache.layout import GENERATIONS, LAYOUT, bucket_count, bucket_key, hashes_of, lines_of, manifest_key, pack
 from cache.memory import check_memory, generation_bytes, measured_bytes
 from cache.release import (
     KEPT_GENERATIONS,
@@ -152,8 +151,8 @@ def _checked(entries: Iterable[tuple[str, str]], release: Release) -> _Lines:
         queries = [query for query, _ in chunk]
         plain = [query.removeprefix(ALIAS) for query in queries] if release.canonical else queries
         _check_normal(plain)
-        found += sum(map(operator.is_, queries, plain))
-        some = list(starmap(line, chunk))
+        found += len(queries) if plain is queries else sum(map(str.__eq__, queries, plain))
+        some = list(lines_of(chunk))
         text = "".join(some)
         if "\n" in text:
             raise PublishError("wanted entries as layout.entry makes them, got one with a line break in it")

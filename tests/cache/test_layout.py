@@ -20,7 +20,7 @@ from cache.layout import (
     entry,
     find,
     hashes_of,
-    line,
+    lines_of,
     pack,
     parse_entry,
     parse_release,
@@ -44,7 +44,7 @@ buckets = st.dictionaries(queries, entries, min_size=1, max_size=5)
 
 
 def packed(rows):
-    return pack(line(query, value) for query, value in rows.items())
+    return pack(lines_of(rows.items()))
 
 
 @given(buckets)

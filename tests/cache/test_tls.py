@@ -15,6 +15,7 @@ from redis.exceptions import NoPermissionError
 
 from cache.client import connect
 from cache.diff import diff
+from cache.layout import MISSES, RELEASE
 from cache.people import say_people, withdraw_people
 from cache.publish import current_release, publish, rollback, standing
 from labels.errors import ServiceError
@@ -94,17 +95,22 @@ def test_the_night_s_user_can_publish_roll_back_and_compare(guarded):
 
 
 def test_the_lookups_user_can_answer_from_cache_and_student_and_keep_its_answers(guarded):
-    with closing(connect(*of(guarded, "stillhouse-night"))) as client:
-        publish_queries(client, 11, "milk")
     url, is_cluster = of(guarded, "stillhouse-lookup")
+    with closing(connect(*of(guarded, "stillhouse-night"))) as client:
+        made = publish_queries(client, 11, "milk")
+        kept = tail_key("g11", bucket_of("bread", made.buckets), "bread")
 
-    async def ask():
-        async with looking(url, Echo(), cluster=is_cluster) as lookup:
-            return [(await lookup.get(query)).source for query in ("milk", "bread")]
+        async def ask():
+            async with looking(url, Echo(), cluster=is_cluster) as lookup, asyncio.timeout(20):
+                sources = [(await lookup.get(query)).source for query in ("milk", "bread")]
+                while not client.exists(kept):  # it is written after the answer was given
+                    await asyncio.sleep(0.02)
+                return sources
 
-    assert asyncio.run(ask()) == ["cache", "student"]
+        assert asyncio.run(ask()) == ["cache", "student"]
+        assert [fields[b"q"] for _, fields in client.xrange(MISSES)] == [b"bread"]
     with closing(connect(url, is_cluster)) as client, pytest.raises(NoPermissionError):
-        client.delete("stillhouse:release")
+        client.delete(RELEASE)
 
 
 def test_whoever_is_not_let_in_is_told_without_the_password(guarded):
