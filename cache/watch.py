@@ -25,7 +25,8 @@ from labels.task import Task
 EVERY_SECONDS = 1.0
 PATIENCE_SECONDS = 0.5  # a Redis that takes longer to say which release it serves counts as away
 RETRY_SECONDS = 0.05
-PEOPLE_SECONDS = 15.0  # after so long all that people said is read again: a Cluster may lose a message on its way
+MANY_PEOPLE = 1_000  # answers that people gave: more are read, without being told, every
+PEOPLE_SECONDS = 15.0  # only, for a message may be lost on its way through a Cluster
 UNREACHED = (RedisError, OSError, TimeoutError)
 """What reading raises where Redis does not answer, or refuses to."""
 
@@ -151,11 +152,11 @@ class Watch:
         self._line = None
 
     async def _refresh(self, line: Line | ClusterLine) -> None:
-        """Read what there is to know; people's answers, which may be many, only where they may have changed."""
+        """Read what there is to know; people's answers, where they are many, only when told that something changed."""
         told, self._told = self._told, False
         release = cast(bytes | None, await line.ask(PATIENCE_SECONDS, "GET", RELEASE))
         people = self._people
-        if told or await line.ask(PATIENCE_SECONDS, "HLEN", PEOPLE) != len(people) or monotonic() > self._people_due:
+        if told or len(people) < MANY_PEOPLE or monotonic() > self._people_due:
             people = cast(dict[bytes, bytes], await line.ask(PATIENCE_SECONDS, "HGETALL", PEOPLE))
             self._people_due = monotonic() + PEOPLE_SECONDS
         if self.reached and release == self._release and people == self._people:
