@@ -15,7 +15,7 @@ from redis.exceptions import NoPermissionError
 
 from cache.client import connect
 from cache.diff import diff
-from cache.layout import MISSES, RELEASE
+from cache.layout import MISSES, RELEASE, bucket_of, tail_key
 from cache.people import say_people, withdraw_people
 from cache.publish import current_release, publish, rollback, standing
 from labels.errors import ServiceError
