@@ -35,6 +35,8 @@ from labels.records import Release
 Entries = list[tuple[str, str]]
 
 OURS, PIPE, STRINGS = "ours", "pipe", "strings"
+LONG_BYTES, LONG_ENTRIES = 114, 100_000
+"""Answers as long as these are told of beside: the longer they are, the less a key of its own weighs."""
 CHUNK = 2_000
 SETTLE_SECONDS = 0.5
 
@@ -52,10 +54,9 @@ def run(entries: int = ENTRIES, rounds: int = 5) -> dict[str, Any]:
     made, release = make_entries(entries), release_of(entries)
     with TemporaryDirectory() as work, private_redis() as url:
         pipe, strings = Path(work) / PIPE, Path(work) / STRINGS
-        _write(
-            strings, ((blake2b(query.encode(), digest_size=10).hexdigest(), value.encode()) for query, value in made)
-        )
-        _publish(url, made, release)
+        longer = _longer(url, Path(work) / "long", made[:LONG_ENTRIES])
+        _write(strings, _strings(made))
+        _load(url, lambda: _publish(url, made, release))
         _write(pipe, _published(url, release))
         contenders: dict[str, Callable[[], None]] = {
             OURS: lambda: _publish(url, made, release),
@@ -64,7 +65,7 @@ def run(entries: int = ENTRIES, rounds: int = 5) -> dict[str, Any]:
         }
         loads = _by_turns(url, contenders, rounds)
     figures = _figures(loads, made)
-    return figures | {"entries": entries, "rounds": rounds} | _cluster(made, release)
+    return figures | longer | {"entries": entries, "rounds": rounds} | _cluster(made, release)
 
 
 def _by_turns(url: str, contenders: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[Load]]:
@@ -110,6 +111,11 @@ def _published(url: str, release: Release) -> Iterator[tuple[str, bytes]]:
                     yield key, value
 
 
+def _strings(made: Entries) -> Iterator[tuple[str, bytes]]:
+    """A key of 20 bytes an entry, with its JSON."""
+    return ((blake2b(query.encode(), digest_size=10).hexdigest(), value.encode()) for query, value in made)
+
+
 def _write(path: Path, pairs: Iterable[tuple[str, bytes]]) -> None:
     """A file of SETs in Redis's protocol."""
     with path.open("wb") as file:
@@ -144,6 +150,14 @@ def _figures(loads: dict[str, list[Load]], made: Entries) -> dict[str, Any]:
             "key_and_json_bytes": round(_mean(query for query, _ in made) + _mean(value for _, value in made), 1),
         }
     )
+
+
+def _longer(url: str, path: Path, made: Entries) -> dict[str, Any]:
+    """`bytes_vs_strings` of the same queries with answers of LONG_BYTES."""
+    long = [(query, f'["{"-" * (LONG_BYTES - len(value.encode()))}{value[2:]}') for query, value in made]
+    _write(path, _strings(long))
+    ours = _load(url, lambda: _publish(url, long, release_of(len(long))))
+    return {"bytes_vs_strings_long": round(ours.bytes / _load(url, lambda: _pipe(url, path)).bytes, 3)}
 
 
 def _cluster(made: Entries, release: Release) -> dict[str, Any]:
