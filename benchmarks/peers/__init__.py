@@ -23,7 +23,12 @@ PINS = {
     "redisvl": ("redisvl==0.28.0", *REDIS_PY),
     "langchain": ("langchain-community==0.4.2", *REDIS_PY),
     "litellm": ("litellm==1.102.4", *REDIS_PY),
-    "gptcache": ("gptcache==0.1.44", "sqlalchemy", "faiss-cpu", *REDIS_PY),  # it installs the two when first used
+    "gptcache": (
+        "gptcache==0.1.44",
+        "sqlalchemy==2.1.9",
+        "faiss-cpu==1.15.1",
+        *REDIS_PY,
+    ),  # it would install the two itself
 }
 QUIET = {
     "HF_HUB_OFFLINE": "1",
