@@ -24,7 +24,7 @@ Stirred: TypeAlias = Callable[[], None]
 class Line(asyncio.Protocol):
     """A connection to one Redis: commands are sent at once and answered in order.
 
-    `stirred` is called where a message comes on a channel subscribed to, and where the connection is lost.
+    `stirred` is called where a message comes on the channel subscribed to, and where the connection is lost.
     """
 
     def __init__(self, connection: AbstractConnection, stirred: Stirred) -> None:
@@ -39,11 +39,6 @@ class Line(asyncio.Protocol):
         self._lost: ConnectionError | None = None
         self._transport = cast(asyncio.Transport, connection._writer.transport)  # type: ignore[union-attr]
         self._transport.set_protocol(self)
-
-    async def subscribe(self, seconds: float, channel: str) -> None:
-        """Be stirred by the channel's messages, which RESP3 lets come beside other replies. Raises as `ask` does."""
-        await self.ask(seconds, "HELLO", "3")
-        await self.ask(seconds, "SUBSCRIBE", channel)
 
     async def ask(self, seconds: float, *command: str) -> Reply:
         """Redis's answer. Raises TimeoutError after so many seconds, ConnectionError, and ResponseError for a refusal."""
@@ -60,6 +55,11 @@ class Line(asyncio.Protocol):
     async def read_many(self, seconds: float, keys: Sequence[str]) -> list[bytes | None]:
         """The keys' values, in one round trip. Raises as `ask` does."""
         return cast(list[bytes | None], await self.ask(seconds, "MGET", *keys))
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection broke."""
+        return self._lost is not None
 
     def silent(self, seconds: float) -> bool:
         """Whether nothing at all has come for so long: where much is asked, a late reply alone says little of Redis."""
@@ -114,15 +114,13 @@ class Line(asyncio.Protocol):
 
 
 class ClusterLine:
-    """The same to a Cluster: redis-py finds the nodes, and a line to any of them brings the messages, as all of them do."""
+    """The same to a Cluster, whose nodes redis-py finds."""
 
-    def __init__(self, client: redis.asyncio.RedisCluster, line: Line) -> None:
-        self._client, self._line = client, line
-        self._slots = asyncio.Semaphore(CONNECTIONS)
-
-    async def subscribe(self, seconds: float, channel: str) -> None:
-        """As `Line.subscribe`."""
-        await self._line.subscribe(seconds, channel)
+    def __init__(self, client: redis.asyncio.RedisCluster) -> None:
+        self._client = client
+        self._slots = asyncio.Semaphore(
+            CONNECTIONS
+        )  # redis-py errs, not waits, where a node's connections are all busy
 
     async def ask(self, seconds: float, *command: str) -> Reply:
         """As `Line.ask`."""
@@ -139,27 +137,51 @@ class ClusterLine:
         return True
 
     def close(self) -> None:
-        """As `Line.close`."""
-        self._line.close()
+        """Nothing: the client keeps its connections."""
 
 
-async def open_line(client: AsyncClient, stirred: Stirred) -> Line | ClusterLine:
-    """A new line, connected as the client's own connections are. Raises as redis-py does where Redis can't be reached."""
-    if isinstance(client, redis.asyncio.RedisCluster):
-        await client.initialize()
-        node = random.choice(client.get_nodes())
-        return ClusterLine(client, Line(await _connected(node.connection_class(**node.connection_kwargs)), stirred))
-    connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-    return Line(await _connected(connection), stirred)
+async def open_line(client: AsyncClient, seconds: float, stirred: Stirred) -> Line | ClusterLine:
+    """A new line to read by, connected as the client's own are. Raises TimeoutError, and as redis-py does."""
+    async with asyncio.timeout(seconds):
+        if isinstance(client, redis.asyncio.RedisCluster):
+            await client.initialize()
+            return ClusterLine(client)
+        return await _line(client.connection_pool.make_connection(), seconds, stirred)  # type: ignore[no-untyped-call]
 
 
-async def _connected(connection: AbstractConnection) -> AbstractConnection:
+async def open_ear(client: AsyncClient, seconds: float, channel: str, stirred: Stirred) -> Line:
+    """A line of its own that a channel's messages come on, from any node of a Cluster. Raises as `open_line` does.
+
+    (Redis cuts off a connection that subscribes and lets many replies pile up.)
+    """
+    async with asyncio.timeout(seconds):
+        if isinstance(client, redis.asyncio.RedisCluster):
+            node = random.choice(client.get_nodes())
+            line = await _line(node.connection_class(**node.connection_kwargs), seconds, stirred)
+        else:
+            line = await _line(client.connection_pool.make_connection(), seconds, stirred)  # type: ignore[no-untyped-call]
+        try:
+            await line.ask(seconds, "SUBSCRIBE", channel)
+        except BaseException:
+            line.close()
+            raise
+        return line
+
+
+async def _line(connection: AbstractConnection, seconds: float, stirred: Stirred) -> Line:
+    """A line that speaks RESP3, whatever the URL says: it tells messages from replies."""
     try:
         await connection.connect()  # type: ignore[no-untyped-call]
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
-    return connection
+    line = Line(connection, stirred)
+    try:
+        await line.ask(seconds, "HELLO", "3")
+    except BaseException:
+        line.close()
+        raise
+    return line
 
 
 def _nobody() -> None:

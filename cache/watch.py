@@ -17,13 +17,13 @@ from redis.exceptions import ConnectionError, RedisError
 from cache.answer import Found, Opener
 from cache.client import AsyncClient
 from cache.layout import CHANGED, PEOPLE, RELEASE, BrokenError, parse_release
-from cache.line import ClusterLine, Line, open_line
+from cache.line import ClusterLine, Line, open_ear, open_line
 from labels.normalise import NORMALISATION_VERSION
 from labels.records import Release
 from labels.task import Task
 
 EVERY_SECONDS = 1.0
-PATIENCE_SECONDS = 0.5  # a Redis that takes longer to say which release it serves counts as away
+PATIENCE_SECONDS = 1.0  # a Redis that takes longer to say which release it serves counts as away
 RETRY_SECONDS = 0.05
 MANY_PEOPLE = 1_000  # answers that people gave: more are read, without being told, every
 PEOPLE_SECONDS = 15.0  # only, for a message may be lost on its way through a Cluster
@@ -64,6 +64,7 @@ class Watch:
         self._changed, self._refused = changed, refused
         self._first, self._wake = asyncio.Event(), asyncio.Event()
         self._line: Line | ClusterLine | None = None
+        self._ear: Line | None = None
         self._told, self._people_due = (
             False,
             0.0,
@@ -115,7 +116,7 @@ class Watch:
         while True:
             self._wake.clear()
             try:
-                await self._refresh(self._line or await self._connect())
+                await self._refresh(await self._connect())
             except Exception as error:  # whatever it is, try again: without a watch a stale release would be served
                 self._told = True  # what it was told of has not been read yet
                 if not self._slow(error, PATIENCE_SECONDS):
@@ -131,25 +132,23 @@ class Watch:
                     await self._wake.wait()
 
     async def _connect(self) -> Line | ClusterLine:
-        """A line that hears of changes; it has heard of one, for there may have been some before it."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            line = await open_line(self._redis, self._hear)
-        try:
-            await line.subscribe(PATIENCE_SECONDS, CHANGED)
-        except BaseException:
-            line.close()
-            raise
-        self._line, self._told = line, True
-        return line
+        """What to read by, and an ear for changes, which has heard of one when it is new: there may have been some before."""
+        if self._line is None:
+            self._line = await open_line(self._redis, PATIENCE_SECONDS, self._wake.set)
+        if self._ear is None or self._ear.lost:
+            self._ear = await open_ear(self._redis, PATIENCE_SECONDS, CHANGED, self._hear)
+            self._told = True
+        return self._line
 
     def _hear(self) -> None:
         self._told = True
         self._wake.set()
 
     def _hang_up(self) -> None:
-        if self._line:
-            self._line.close()
-        self._line = None
+        for line in (self._line, self._ear):
+            if line:
+                line.close()
+        self._line = self._ear = None
 
     async def _refresh(self, line: Line | ClusterLine) -> None:
         """Read what there is to know; people's answers, where they are many, only when told that something changed."""

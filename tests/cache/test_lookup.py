@@ -132,6 +132,7 @@ async def test_ten_thousand_callers_of_one_miss_share_one_ask(client, redis_url)
     student = Student()
     student.gate.clear()
     async with looking_with(redis_url, student, deadline=60.0, process_entries=0, tail_seconds=0) as lookup:
+        await seen(lookup, "r1")
         waiting = [asyncio.create_task(lookup.get("rye")) for _ in range(10_000)]
         while client.info("commandstats").get("cmdstat_mget", {"calls": 0})["calls"] < 10_000:
             await asyncio.sleep(0.05)
@@ -206,7 +207,8 @@ async def test_a_broken_answer_of_the_tail_is_refused_counted_and_asked_anew(cli
 async def test_thousands_of_callers_at_once_share_a_connection_and_each_gets_his_own(client, redis_url):
     queries = [f"query {number}" for number in range(2_000)]
     publish_queries(client, 1, *queries)
-    async with looking_with(redis_url, process_entries=0) as lookup:
+    async with looking_with(redis_url, process_entries=0, deadline=60.0) as lookup:
+        await seen(lookup, "r1")
         answers = await asyncio.gather(*(lookup.get(query) for query in queries))
         assert len(client.client_list()) < 10
     assert [answer.value["product"] for answer in answers] == queries
@@ -604,7 +606,7 @@ async def test_what_the_journal_holds_is_written_at_the_end(client, redis_url):
     assert lookup.journal.waiting == 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.text(st.characters(), min_size=1, max_size=40).filter(lambda text: 0 < len(normalise(text)) <= 200),
