@@ -18,6 +18,7 @@ MOST_CONNECTIONS = 1000
 DRAWN = 100_000
 BATCH = 16
 END_SECONDS = 2.0
+TICK_SECONDS = 0.001
 Row = tuple[float, float, int, int, float, int, bool, bool, int]
 
 
@@ -39,12 +40,12 @@ class Plan:
 
 
 class Question:
-    """One request: the queries it asks, its bytes, and from when its time counts."""
+    """One request: the queries it asks, its bytes, from when its time counts, how long the callers had stood still by then."""
 
-    __slots__ = ("batch", "queries", "raw", "since")
+    __slots__ = ("batch", "queries", "raw", "since", "still")
 
     def __init__(self, queries: list[str], batch: bool) -> None:
-        self.queries, self.batch, self.since = queries, batch, 0.0
+        self.queries, self.batch, self.since, self.still = queries, batch, 0.0, 0.0
         if batch:
             body = orjson.dumps({"queries": queries})
             head = (
@@ -118,22 +119,31 @@ class Callers:
         self._free, self._waiting = deque[Connection](), deque[Question]()
         self._opened = self._open = 0
         self._connecting = set[asyncio.Task[None]]()
+        self._ticked, self._stood_still = time.monotonic(), 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ask until told to stop, then wait for the answers under way."""
         for _ in range(self.plan.connections):
             self._connect(None)
         await asyncio.gather(*self._connecting)
-        started, sent, asked = time.monotonic(), 0, questions(self.plan)
+        started = self._ticked = time.monotonic()
+        sent, asked = 0, questions(self.plan)
         while not stop.is_set():
-            due = int((time.monotonic() - started) * self.plan.rate)
+            now = time.monotonic()
+            self._stood_still, self._ticked = self._still(now), now
+            due = int((now - started) * self.plan.rate)
             for _ in range(due - sent):
                 self._send(next(asked))
             sent = due
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(TICK_SECONDS)
         until = time.monotonic() + END_SECONDS
         while len(self._free) < self._open and time.monotonic() < until:
+            self._ticked = time.monotonic()
             await asyncio.sleep(0.01)
+
+    def _still(self, now: float) -> float:
+        """Seconds that this process has stood still so far, for want of a core: its loop turns every TICK_SECONDS."""
+        return self._stood_still + max(0.0, now - self._ticked - 5 * TICK_SECONDS)
 
     def answered(self, connection: Connection, question: Question, raw: bytes) -> None:
         """Note an answer; its connection is free for the next question."""
@@ -156,6 +166,7 @@ class Callers:
 
     def _send(self, question: Question) -> None:
         question.since = time.monotonic()
+        question.still = self._still(question.since)
         if self._free:
             self._free.popleft().ask(question)  # the one that is free for longest: all are used in turn
         elif self._open < MOST_CONNECTIONS:
@@ -182,7 +193,8 @@ class Callers:
             self._free.append(connection)
 
     def _note(self, connection: Connection, question: Question, now: float, judged: Judged) -> None:
-        ms, head = (now - question.since) * 1000, question.queries[0].startswith("head")
+        ms = (now - question.since - (self._still(now) - question.still)) * 1000
+        head = question.queries[0].startswith("head")
         source, release, served, problem = judged
         row = (question.since, ms, source, release, served, problem, head, question.batch, connection.number % 65536)
         self.rows.append(row)

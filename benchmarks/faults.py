@@ -2,9 +2,9 @@
 
 `stillhouse serve` answers single questions and batches at a steady rate, head and tail, while a part of what it stands on is
 killed, frozen, slowed down, removed or corrupted for some seconds and then put right. Every answer must be none or its query's
-own, of a release that was published whole, and be there within the deadline and ALLOWED_MS, which the callers themselves take
-on a busy machine. All is well again when, for WELL_SECONDS on end, every question of the head was answered from the cache and
-every one of the tail was answered.
+own, of a release that was published whole, and be there within the deadline and ALLOWED_MS for the way there and back (what the
+callers' own process stands still for want of a core is not counted). All is well again when, for WELL_SECONDS on end, every
+question of the head was answered from the cache and every one of the tail was answered.
 """
 
 import itertools

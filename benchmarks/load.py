@@ -25,7 +25,7 @@ from benchmarks.callers import Callers, Plan
 SEEN = np.dtype(
     [
         ("at", "f8"),  # when it was sent, by time.monotonic
-        ("ms", "f4"),  # until its answer was here
+        ("ms", "f4"),  # until its answer was here, less what the callers themselves stood still meanwhile
         ("source", "u1"),  # of judge.SOURCES
         ("release", "i4"),  # its number, -1 for none
         ("served_ms", "f4"),  # by the answer's own account
