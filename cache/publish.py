@@ -126,7 +126,7 @@ def _write(client: Client, entries: Iterable[tuple[str, str]], release: Release)
     note = check_memory(client, forecast)
     client.delete(manifest_key(name))  # of one that lost buckets since
     client.hset(GENERATIONS, name, str(release.buckets))  # before its first key, so that these can be found and removed
-    for keys, sample in list(_fill(client, lines, release)):
+    for keys, sample in _fill(client, lines, release):
         _read_back(client, keys, sample)
     client.set(manifest_key(name), _manifest(release))
     return Published(True, forecast, measured_bytes(client, name, release.buckets), note)
@@ -164,28 +164,30 @@ def _checked(entries: Iterable[tuple[str, str]], release: Release) -> _Lines:
     return _Lines(lines, hashes, size)
 
 
-def _fill(client: Client, lines: _Lines, release: Release) -> Iterator[tuple[list[str], dict[str, bytes]]]:
-    """Write the buckets; gives the keys written and a sample of what they must hold."""
+def _fill(client: Client, lines: _Lines, release: Release) -> list[tuple[list[str], dict[str, bytes]]]:
+    """Write the buckets; gives the keys of each write and a sample of what they must hold."""
     buckets = enumerate(map(pack, _by_bucket(lines, release.buckets)))
+    written = []
     while some := list(islice(buckets, BUCKETS_AT_ONCE)):
         rows = {bucket_key(release.generation, number): packed for number, packed in some}
         write_keys(client, rows)
-        yield list(rows), dict(random.sample(list(rows.items()), min(SAMPLE, len(rows))))
+        written.append((list(rows), dict(random.sample(list(rows.items()), min(SAMPLE, len(rows))))))
+    return written
 
 
 def _by_bucket(lines: _Lines, buckets: int) -> Iterator[list[str]]:
     """The lines of each bucket, from the first to the last. Raises PublishError for a query that comes twice."""
     hashes = np.frombuffer(lines.hashes, np.uint64)
-    order = hashes.argsort(kind="stable")
+    order = hashes.argsort()
+    ordered = np.array(lines.lines, object)[order].tolist()
     same = np.flatnonzero(np.diff(hashes[order]) == 0)  # where a query may be that of the line before
-    suspects = [lines.lines[place].partition("\t")[0] for place in order[np.union1d(same, same + 1)]]
+    suspects = [ordered[place].partition("\t")[0] for place in np.union1d(same, same + 1)]
     if len(set(suspects)) < len(suspects):
         twice = next(query for query in suspects if suspects.count(query) > 1)
         raise PublishError(f"the query {twice!r} comes twice; publish one label a query")
-    sizes = np.bincount((hashes * buckets >> 32).astype(np.int64), minlength=buckets)
-    places, start = order.tolist(), 0
-    for size in sizes.tolist():
-        yield [lines.lines[place] for place in places[start : start + size]]
+    start = 0
+    for size in np.bincount((hashes * buckets >> 32).astype(np.int64), minlength=buckets).tolist():
+        yield ordered[start : start + size]
         start += size
 
 
