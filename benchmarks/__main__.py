@@ -7,19 +7,41 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import audit, gpu, ingest, kills, labelling, memory, night, retrieval, review, shop, training
+from benchmarks import (
+    audit,
+    faults,
+    gpu,
+    http,
+    ingest,
+    kills,
+    labelling,
+    lookup,
+    memory,
+    night,
+    publish,
+    retrieval,
+    review,
+    shop,
+    switch,
+    training,
+)
 
 BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "audit": audit.run,
+    "faults": faults.run,
     "gpu": gpu.run,
+    "http": http.run,
     "ingest": ingest.run,
     "kills": kills.run,
     "labelling": labelling.run,
+    "lookup": lookup.run,
     "memory": memory.run,
     "night": night.run,
+    "publish": publish.run,
     "retrieval": retrieval.run,
     "review": review.run,
     "shop": shop.run,
+    "switch": switch.run,
     "training": training.run,
 }
 
