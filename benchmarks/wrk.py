@@ -29,10 +29,12 @@ class Measured:
 
 
 def wrk_binary() -> str:
-    """wrk on PATH. Raises ServiceError where there is none."""
+    """wrk on PATH. Ends the program where there is none."""
     if found := shutil.which("wrk"):
         return found
-    raise ServiceError("wanted wrk on PATH, got none; install it (Debian, Ubuntu: `apt install wrk`)")
+    raise SystemExit(
+        "wanted wrk on PATH, got none; install it (Debian, Ubuntu: `apt install wrk`), then run this again"
+    )
 
 
 def walk(
