@@ -75,7 +75,7 @@ class Broken:
 
 
 def run(entries: int = 100_000, rate: float = 500.0, seconds: float = 4.0, settle: float = 4.0) -> dict[str, Any]:
-    """The figures of each fault, and over all: whether what must hold holds; wrong, late and failed answers; who is not well again."""
+    """The figures of each fault, and over all: whether what must hold holds; answers wrong, late, failed; faults not over."""
     figures: dict[str, dict[str, Any]] = {}
     with TemporaryDirectory() as folder, running(durable_redis(Path(folder))) as redis:
         figures |= _under_load(FAULTS, Path(folder), [redis], entries, rate, seconds, settle)
