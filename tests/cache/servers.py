@@ -89,13 +89,10 @@ def _process(
         files = ["--tls-cert-file", tls.certificate, "--tls-key-file", tls.key, "--tls-ca-cert-file", tls.certificate]
         listen = [*listen, "--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no", *map(str, files)]
     log = Path(folder) / "server.log"
-    with (
-        log.open("wb") as out,
-        subprocess.Popen([str(binary), *listen, *options], stdout=out, stderr=out) as process,
-        closing(Redis.from_url(_url(port, tls), retry=None)) as client,
-    ):
+    with log.open("wb") as out, subprocess.Popen([str(binary), *listen, *options], stdout=out, stderr=out) as process:
         try:
-            _wait(client.ping, f"{binary} did not start: {{}}", log)
+            with closing(Redis.from_url(_url(port, tls), retry=None)) as client:
+                _wait(client.ping, f"{binary} did not start: {{}}", log)
             yield port, process
         finally:
             process.kill()
