@@ -29,7 +29,7 @@ class Line(asyncio.Protocol):
 
     def __init__(self, connection: AbstractConnection, stirred: Stirred) -> None:
         """`connection` is connected and has nothing under way."""
-        self._connection = connection  # held: it would close the transport on its way out
+        self._connection = connection  # held, for its going would close the transport
         self._stirred = stirred
         self._reader = hiredis.Reader()
         self._waiting: deque[tuple[asyncio.Future[Reply], float]] = deque()
@@ -68,8 +68,8 @@ class Line(asyncio.Protocol):
     def close(self) -> None:
         """Break the connection off; who waits gets a ConnectionError."""
         self._stirred = _nobody
-        self.connection_lost(None)
         self._transport.abort()
+        self.connection_lost(None)
 
     def data_received(self, data: bytes) -> None:
         """Hand each reply to the one that waited longest."""
@@ -96,6 +96,7 @@ class Line(asyncio.Protocol):
             if not future.done():
                 future.set_exception(self._lost)
         self._waiting.clear()
+        self._connection._close()
         self._stirred()
 
     def _time(self, until: float) -> None:

@@ -7,7 +7,6 @@ async with Lookup(connect_async(url), {student.name: student}, SemanticRoles) as
 import asyncio
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from itertools import zip_longest
 from math import inf
 from time import perf_counter, time
@@ -18,7 +17,7 @@ from cache.breaker import Breaker
 from cache.client import AsyncClient
 from cache.flights import Flights
 from cache.journal import Journal
-from cache.layout import bucket_key, bucket_of, find, tail_key, unseal
+from cache.layout import BrokenError, bucket_key, bucket_of, find, tail_key, unseal
 from cache.tail import Student, Tail, open_answer
 from cache.tier import Kept, Tier
 from cache.watch import UNREACHED, State, Watch
@@ -118,7 +117,18 @@ class Lookup:
         Where there is none, `source` is "none" and `reason` says why: a failing Redis or student raises nothing.
         Raises InputError for a query that is empty or too long.
         """
-        return self.known(query) or (await self.get_many([query]))[0]
+        if answer := self.known(query):
+            return answer
+        started = perf_counter()
+        until = asyncio.get_running_loop().time() + self.deadline
+        await self._watch.first(self.deadline * REDIS_SHARE)
+        state, tier, normal = self._watch.state, self._tier, _checked(query)
+        found, missed = await self._find_one(state, normal, until)
+        answer = found.stamped(normal, tier.release, (perf_counter() - started) * 1000)
+        self._count(answer, missed)
+        if state is self._watch.state:  # else what was found may no longer be what is to be answered
+            self._keep(tier, query, normal, found, started)
+        return answer
 
     async def get_many(self, queries: Sequence[str]) -> list[Answer]:
         """The answers, in order, within one deadline, all of one release. As `get` in everything else."""
@@ -140,6 +150,24 @@ class Lookup:
             for typed, query in wanted.items():
                 self._keep(tier, typed, query, found[query], started)
         return [answers[typed] for typed in queries]
+
+    async def _find_one(self, state: State, query: str, until: float) -> tuple[Found, Container[str]]:
+        """As `_find`, without what it costs to keep many apart."""
+        release, asked = state.release, (query,)
+        if release is None or self._watch.away or query in state.people:
+            found, missed = await self._find(state, asked, until)
+            return found[query], missed
+        place = _place(release, query)
+        keys = (place.bucket, place.tail) if self._tail.seconds else (place.bucket,)
+        try:
+            bucket, *tail = await self._watch.read_many(self.deadline * REDIS_SHARE, keys)
+        except UNREACHED:
+            return (await self._tail.ask_all(release, {query: place.tail}, self._watch.away, until))[query], ()
+        if one := self._head(state, query, place, bucket):
+            return one, ()
+        if tail and (one := self._said_before(release, tail[0])):
+            return one, asked
+        return (await self._tail.ask_all(release, {query: place.tail}, self._watch.away, until))[query], asked
 
     async def _find(self, state: State, queries: Iterable[str], until: float) -> tuple[dict[str, Found], set[str]]:
         """An answer for each query (in normal form), whoever has one; and which queries the head is known not to have."""
@@ -166,24 +194,31 @@ class Lookup:
         raw = await self._watch.read_many(self.deadline * REDIS_SHARE, buckets + tails)
         found = {}
         for (query, place), bucket, tail in zip_longest(places.items(), raw[: len(buckets)], raw[len(buckets) :]):
-            if one := self._opened(state, release, query, place, bucket, tail):
+            if one := self._head(state, query, place, bucket) or self._said_before(release, tail):
                 found[query] = one
         return found
 
-    def _opened(
-        self, state: State, release: Release, query: str, place: "_Place", bucket: bytes | None, tail: bytes | None
-    ) -> Found | None:
-        """What the head says, else what the student said before. None for neither, and for a broken or misfit one."""
+    def _head(self, state: State, query: str, place: "_Place", bucket: bytes | None) -> Found | None:
+        """What the head says. None for nothing, and for what is broken or no answer of the task: the student is asked."""
+        if bucket is None:
+            return None
         try:
-            if bucket is not None:
-                lines = unseal(bucket)
-                entry = find(lines, query)
-                if entry is None and place.alias is not None:
-                    entry = find(lines, place.alias)
-                if entry is not None:
-                    return self._opener.open(entry, "cache", state.made)
-            return open_answer(tail, release.student, self._opener) if tail is not None else None
-        except ValueError:  # BrokenError is one
+            lines = unseal(bucket)
+            entry = find(lines, query)
+            if entry is None and place.alias is not None:
+                entry = find(lines, place.alias)
+            return None if entry is None else self._opener.open(entry, "cache", state.made)
+        except BrokenError:
+            self._refused("corrupted")
+            return None
+
+    def _said_before(self, release: Release, raw: bytes | None) -> Found | None:
+        """What the student said when it was last asked. As `_head` in everything else."""
+        if raw is None:
+            return None
+        try:
+            return open_answer(raw, release.student, self._opener)
+        except BrokenError:
             self._refused("corrupted")
             return None
 
@@ -192,7 +227,7 @@ class Lookup:
         if found.source == "cache":
             tier.keep(typed, Kept(query, found, inf))
         elif found.made is not None:
-            again = replace(found, source="tail-cache")
+            again = found._replace(source="tail-cache")
             tier.keep(typed, Kept(query, again, now + self._tail.seconds - (time() - found.made)))
 
     def _count(self, answer: Answer, missed: Container[str]) -> None:

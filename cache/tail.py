@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 
 from redis.exceptions import RedisError
 
-from cache.answer import Found, Opener, as_json, nothing
+from cache.answer import Found, Opener, nothing
 from cache.breaker import Breaker
 from cache.client import AsyncClient
 from cache.flights import Flights, FullError
@@ -126,7 +126,7 @@ class Tail:
             write = loop.create_task(self._write(key, pack_answer(student.name, answer, confidence, made)))
             self._writes.add(write)
             write.add_done_callback(self._writes.discard)
-        found = Found(as_json(answer), "student", confidence, made)
+        found = Found(answer.to_json().encode(), "student", confidence, made)
         self._landed[flight] = loop.time(), found
         loop.call_later(self._deadline, self._landed.pop, flight, None)
         return found

@@ -95,10 +95,12 @@ async def test_what_people_said_while_nothing_was_served_counts_as_last_said(cli
     async with watching(redis_url) as watch:
         await until(lambda: "milk" in watch.state.people)
         client.delete(RELEASE)
+        client.publish(CHANGED, RELEASE)
         await until(lambda: watch.state.release is None)
         say_people(client, {"milk": said("two")})
         await asyncio.sleep(0.1)
         client.set(RELEASE, release_json(release(1, 1)))
+        client.publish(CHANGED, RELEASE)
         await until(lambda: "milk" in watch.state.people)
         assert b"two" in watch.state.people["milk"].value_json
 
