@@ -96,7 +96,7 @@ class Line(asyncio.Protocol):
             if not future.done():
                 future.set_exception(self._lost)
         self._waiting.clear()
-        self._connection._close()
+        self._connection._close()  # type: ignore[no-untyped-call]
         self._stirred()
 
     def _time(self, until: float) -> None:
