@@ -68,9 +68,9 @@ def publish(
 
     Of a canonical release there may be aliases among them, which do not count as its entries. `ready` is called with the
     release before it is switched to, and raises to refuse. Does nothing where that release is already served, and writes
-    nothing where its generation is already there; what lost a bucket is written again. Of the generations `kept` stay. Raises PublishError where the
-    generation can't be written and checked, ServiceError where Redis can't be reached; what was served before is then
-    served still.
+    nothing where its generation is already there; what lost a bucket is written again. Of the generations `kept` stay.
+    Raises PublishError where the generation can't be written and checked, ServiceError where Redis can't be reached; what
+    was served before is then served still.
     """
     _check_release(release)
     with reaching(client), _explaining(release):
