@@ -7,7 +7,7 @@ import pytest
 
 from cache.client import connect, connect_async, read_many
 from cache.diff import diff, read_generation
-from cache.layout import bucket_key, bucket_of, find, manifest_key, tail_key, unseal
+from cache.layout import CHANGED, PEOPLE, bucket_key, bucket_of, find, manifest_key, tail_key, unseal
 from cache.memory import MIB, check_memory
 from cache.people import say_people
 from cache.publish import current_release, publish, releases, rollback, standing
@@ -90,12 +90,12 @@ def test_a_lookup_reads_what_was_published_one_query_or_many(cluster_client, a_c
 def test_people_are_heard_on_whatever_node_one_listens(cluster_client, a_cluster):
     for port in a_cluster.nodes:
         with closing(connect(f"redis://127.0.0.1:{port}")) as node, node.pubsub() as channel:
-            channel.subscribe("stillhouse:changed")
+            channel.subscribe(CHANGED)
             channel.get_message(timeout=5)
             say_people(cluster_client, {"milk": "[]"})
             heard = channel.get_message(timeout=5)
             assert heard
-            assert heard["data"] == b"stillhouse:people"
+            assert heard["data"] == PEOPLE.encode()
 
 
 def test_a_cluster_that_is_not_there_is_one_clear_error_without_the_password():

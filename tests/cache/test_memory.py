@@ -4,7 +4,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from cache.client import connect
-from cache.layout import bucket_count
+from cache.layout import NAMES, bucket_count
 from cache.memory import MIB, entry_bytes, forecast_bytes, measured_bytes
 from cache.publish import current_release, publish
 from labels.errors import PublishError
@@ -33,7 +33,7 @@ def test_a_generation_that_does_not_fit_beside_the_old_one_is_refused_before_any
     ):
         publish_queries(client, 2, *queries)
     assert current_release(client) == old
-    assert client.keys("stillhouse:{g2*") == []
+    assert client.keys(f"{NAMES}{{g2*") == []
     with limited(client, 3):
         assert publish_queries(client, 2, *queries) == current_release(client)
 

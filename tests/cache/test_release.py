@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cache.client import connect
-from cache.layout import GENERATIONS, RELEASE, RELEASES, bucket_key, manifest_key, release_json
+from cache.layout import GENERATIONS, NAMES, RELEASE, RELEASES, bucket_key, manifest_key, release_json
 from cache.publish import publish
 from cache.release import current_release, releases, remove_unkept, rollback, standing, switch
 from labels.errors import PublishError, ServiceError
@@ -148,7 +148,7 @@ def test_publishers_at_once_leave_one_whole_release_and_one_history(client, redi
     assert rollback(client) == known[-2]
     remove_unkept(client, kept=1)
     assert {name.decode() for name in client.hgetall(GENERATIONS)} == {known[-1].generation, known[-2].generation}
-    there = {key.decode() for key in client.keys("stillhouse:{*")}
+    there = {key.decode() for key in client.keys(f"{NAMES}{{*")}
     assert there == keys_of(client, known[-1].generation) | keys_of(client, known[-2].generation)
 
 

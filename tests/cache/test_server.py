@@ -14,7 +14,7 @@ from cache.client import connect
 from cache.publish import current_release
 from cache.server import local_redis, redis_binary
 from labels.errors import ServiceError
-from tests.cache.shop import publish_queries
+from tests.cache.shop import publish_queries, release, rows, stored
 
 
 def test_redis_is_reached_by_a_private_socket_alone(tmp_path):
@@ -41,7 +41,9 @@ def test_a_release_survives_the_kill_of_everything(tmp_path):
     assert ended.returncode == -signal.SIGKILL
     with local_redis(tmp_path) as url, closing(connect(url)) as client:
         assert current_release(client).release == "r1"
-        assert client.exists("stillhouse:g1:q:milk", "stillhouse:g1:q:bread") == 2
+        assert [stored(client, release(1, 2), query) for query in ("milk", "bread")] == [
+            value.encode() for _, value in rows("milk", "bread")
+        ]
 
 
 def test_two_folders_are_two_servers(tmp_path):
