@@ -80,9 +80,15 @@ class Tail:
             return dict.fromkeys(keys, nothing("; ".join([away or "not in the cache", student])))
         if len(keys) == 1:  # the usual case needs no task of its own
             ((query, key),) = keys.items()
-            return {query: await self._ask(release, student, query, key, until)}
-        asked = [self._ask(release, student, query, key, until) for query, key in keys.items()]
-        return dict(zip(keys, await asyncio.gather(*asked), strict=True))
+            found = {query: await self._ask(release, student, query, key, until)}
+        else:
+            asked = [self._ask(release, student, query, key, until) for query, key in keys.items()]
+            found = dict(zip(keys, await asyncio.gather(*asked), strict=True))
+        if not away:
+            return found
+        return {
+            query: one._replace(reason=f"{away}; {one.reason}") if one.reason else one for query, one in found.items()
+        }
 
     def _student(self, release: Release | None) -> Student | str:
         """The student to ask, or why there is none."""

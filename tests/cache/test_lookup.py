@@ -302,7 +302,9 @@ async def test_with_both_down_the_answer_is_none_at_once(nowhere, student):
     async with looking(nowhere, student) as lookup:
         answer = await lookup.get("rye")
     assert answer.source == "none"
-    assert answer.reason
+    redis, student_too = answer.reason.split("; ")
+    assert redis.startswith("Redis can't be reached")
+    assert "student" in student_too
     assert answer.milliseconds < 100
 
 
