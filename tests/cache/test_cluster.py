@@ -53,7 +53,7 @@ def test_a_lost_or_broken_bucket_is_noticed(cluster_client):
     made = publish_queries(cluster_client, 1, *QUERIES[:200])
     publish_queries(cluster_client, 2, "milk")
     cluster_client.set(bucket_key("g1", 5), "theirs")
-    with pytest.raises(PublishError, match=r"r1 has a broken bucket, stillhouse:\{g1:5\}"):
+    with pytest.raises(PublishError, match=r"r1 has a broken bucket, stillhouse:.*\{g1:5\}"):
         list(read_generation(cluster_client, made))
     cluster_client.delete(bucket_key("g1", 5))
     with pytest.raises(PublishError, match="has lost buckets"):

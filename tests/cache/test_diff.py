@@ -62,5 +62,5 @@ def test_a_change_carries_both_labels(client):
 def test_a_generation_that_lost_or_broke_a_bucket_is_no_smaller_generation(client, broken):
     made = publish_queries(client, 1, *map(str, range(30)))
     client.delete(bucket_key("g1", 1)) if broken is None else client.set(bucket_key("g1", 1), broken)
-    with pytest.raises(PublishError, match=r"r1 has (lost a|a broken) bucket, stillhouse:\{g1:1\}"):
+    with pytest.raises(PublishError, match=r"r1 has (lost a|a broken) bucket, stillhouse:.*\{g1:1\}"):
         list(read_generation(client, made))
