@@ -16,20 +16,20 @@ from pydantic_core import from_json, to_json
 
 from labels.records import Release
 
-RELEASE = "stillhouse:release"  # the release being served: the one key that lookups go by
-# The braces put the next two into RELEASE's slot of a Cluster, so that one transaction switches all three.
-RELEASES = "{stillhouse:release}s"  # a list: every release served, the latest last
-GENERATIONS = (
-    "{stillhouse:release}:generations"  # a hash: every generation that may have keys, how many (see release.py)
-)
-PEOPLE = "stillhouse:people"  # a hash: what people said of a query, whatever the release
-COMING = "stillhouse:coming"  # the release that is about to be served: servers make its student ready
-SERVERS = "stillhouse:servers"  # a hash: each server of lookups, when it was last there and which students it has ready
-CHANGED = "stillhouse:changed"  # a channel: one of the keys above was written; the message is the key
-MISSES = "stillhouse:misses"  # a stream: queries that the head had no answer for
-DAY = "stillhouse:day:"  # and a date: a hash of that day's lookups, counted by source and latency
-
 LAYOUT = 2
+NAMES = f"stillhouse:{LAYOUT}:"
+"""What all keys begin with. Another layout has other keys: while servers are replaced by newer ones, both kinds serve on."""
+RELEASE = f"{NAMES}release"  # the release being served: the one key that lookups go by
+# The braces put the next two into RELEASE's slot of a Cluster, so that one transaction switches all three.
+RELEASES = f"{{{RELEASE}}}s"  # a list: every release served, the latest last
+GENERATIONS = f"{{{RELEASE}}}:generations"  # a hash: every generation that may have keys, how many (see release.py)
+PEOPLE = f"{NAMES}people"  # a hash: what people said of a query, whatever the release
+COMING = f"{NAMES}coming"  # the release that is about to be served: servers make its student ready
+SERVERS = f"{NAMES}servers"  # a hash: each server of lookups, when it was last there and which students it has ready
+CHANGED = f"{NAMES}changed"  # a channel: one of the keys above was written; the message is the key
+MISSES = f"{NAMES}misses"  # a stream: queries that the head had no answer for
+DAY = f"{NAMES}day:"  # and a date: a hash of that day's lookups, counted by source and latency
+
 PER_BUCKET = 12
 """Entries of a bucket on average: what a key costs Redis is shared by them, what a lookup reads grows with them."""
 AUTHORS = ("teacher", "person", "simulated reviewer", "student")
@@ -76,17 +76,17 @@ def hashes_of(placed: Iterable[str]) -> Iterator[int]:
 
 def bucket_key(generation: str, bucket: int) -> str:
     """The key of a bucket."""
-    return f"stillhouse:{{{generation}:{bucket}}}"
+    return f"{NAMES}{{{generation}:{bucket}}}"
 
 
 def tail_key(generation: str, bucket: int, query: str) -> str:
     """The key of what the student answered to a query whose bucket this is; in a Cluster, in the bucket's own slot."""
-    return f"stillhouse:{{{generation}:{bucket}}}:{query}"
+    return f"{NAMES}{{{generation}:{bucket}}}:{query}"
 
 
 def manifest_key(generation: str) -> str:
     """The key whose existence says that the generation is finished."""
-    return f"stillhouse:{{{generation}}}:manifest"
+    return f"{NAMES}{{{generation}}}:manifest"
 
 
 def pack(lines: Iterable[str]) -> bytes:

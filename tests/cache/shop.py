@@ -5,7 +5,7 @@ import json
 from contextlib import asynccontextmanager
 
 from cache.client import connect_async
-from cache.layout import bucket_count, bucket_key, bucket_of, entry, find, unseal
+from cache.layout import NAMES, bucket_count, bucket_key, bucket_of, entry, find, unseal
 from cache.lookup import Lookup
 from cache.publish import publish
 from labels.errors import EngineError
@@ -53,7 +53,7 @@ def stored(client, made, query):
 
 def keys_of(client, generation):
     """All keys of a generation."""
-    found = client.keys(f"stillhouse:{{{generation}:*") + client.keys(f"stillhouse:{{{generation}}}*")
+    found = client.keys(f"{NAMES}{{{generation}:*") + client.keys(f"{NAMES}{{{generation}}}*")
     return {key.decode() for key in found}
 
 

@@ -5,6 +5,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from cache.http import create_app
+from cache.layout import NAMES
 from cache.metrics import Metrics, add_up
 from cache.shared import COUNTS_BYTES, Shared
 from tests.cache.shop import Broken, Echo, looking, publish_queries
@@ -57,7 +58,7 @@ def test_the_figures_are_what_happened(redis_url, client):
 
 def test_a_failing_student_and_a_corrupted_entry_are_seen(redis_url, client):
     publish_queries(client, 1, "milk")
-    [bucket] = list(client.scan_iter("stillhouse:{g1:*"))
+    [bucket] = list(client.scan_iter(f"{NAMES}{{g1:*"))
     client.setrange(bucket, 12, b"XX")
     found = read(figures_after(redis_url, Broken(), [f"tail {n}" for n in range(6)]).text)
     assert found["breaker_opened_total",] == 1

@@ -89,7 +89,7 @@ def test_the_stream_gives_back_what_was_put_in(client, entries):
 def test_something_else_in_the_streams_place_is_an_error_that_says_so(client):
     client.set(MISSES, "in the way")
     for act in (lambda: read_misses(client, START, END), lambda: trim_misses(client, END)):
-        with pytest.raises(ServiceError, match="wanted the stream stillhouse:misses"):
+        with pytest.raises(ServiceError, match="wanted the stream stillhouse:2:misses"):
             act()
 
 

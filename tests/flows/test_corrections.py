@@ -13,7 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from cache.client import connect
-from cache.layout import PEOPLE, parse_entry
+from cache.layout import PEOPLE, RELEASE, parse_entry
 from cache.people import say_people
 from cache.server import local_redis
 from evals.item import Item
@@ -169,8 +169,8 @@ def test_while_another_task_is_served_what_people_say_of_the_next_waits_for_its_
     with local_redis(night.work / "redis") as url, night.open:
         publish_release(night, head_of("query 1"), night.work / "students" / "s1")
         with closing(connect(url)) as client:
-            raw = client.get("stillhouse:release").replace(night.task.version().encode(), b"other")
-            client.set("stillhouse:release", raw)
+            raw = client.get(RELEASE).replace(night.task.version().encode(), b"other")
+            client.set(RELEASE, raw)
         say(queue_of(night, told), "ann", "corrected", roles("tea"))
         assert held(night) == {}
     assert "with the next release" in told[0]
