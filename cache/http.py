@@ -240,7 +240,8 @@ class LookupApp(Starlette):
             release, reason = await lookup.current()
             self._metrics_of.tell(release)
             if (now := (release and release.release, reason)) != before:
-                told = {"release": release.release, "student": release.student} if release else {"reason": reason}
+                told = {"release": release.release, "student": release.student} if release else {}
+                told |= {"reason": reason} if reason else {}
                 note("ready" if release else "not ready", told={"worker": self._worker, **told})
                 before = now
             if self._failures > MOST_LOGGED:

@@ -20,10 +20,10 @@ LAYOUT = 2
 NAMES = f"stillhouse:{LAYOUT}:"
 """What all keys begin with. Another layout has other keys: while servers are replaced by newer ones, both kinds serve on."""
 RELEASE = f"{NAMES}release"  # the release being served: the one key that lookups go by
-# The braces put the next two into RELEASE's slot of a Cluster, so that one transaction switches all three.
+# The braces put these into RELEASE's slot of a Cluster: one transaction switches, one node tells lookups what to go by.
 RELEASES = f"{{{RELEASE}}}s"  # a list: every release served, the latest last
 GENERATIONS = f"{{{RELEASE}}}:generations"  # a hash: every generation that may have keys, how many (see release.py)
-PEOPLE = f"{NAMES}people"  # a hash: what people said of a query, whatever the release
+PEOPLE = f"{{{RELEASE}}}:people"  # a hash: what people said of a query, whatever the release
 COMING = f"{NAMES}coming"  # the release that is about to be served: servers make its student ready
 SERVERS = f"{NAMES}servers"  # a hash: each server of lookups, when it was last there and which students it has ready
 CHANGED = f"{NAMES}changed"  # a channel: one of the keys above was written; the message is the key

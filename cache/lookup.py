@@ -5,7 +5,7 @@ async with Lookup(connect_async(url), {student.name: student}, SemanticRoles) as
 """
 
 import asyncio
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import zip_longest
 from math import inf
@@ -29,6 +29,7 @@ from labels.task import Task
 DEADLINE_SECONDS = 0.3
 REDIS_SHARE = 1 / 3  # of the deadline: a slow Redis leaves the student the rest
 FLUSH_SECONDS = 1.0
+UNREAD_SECONDS = 1.0
 
 __all__ = ["Answer", "Lookup", "Student"]
 
@@ -50,15 +51,18 @@ class Lookup:
         tail_seconds: int = 86_400,
         in_flight: int = 64,
         queue: int = 256,
+        mask: Callable[[str], str] = str,
+        journal: Journal | None = None,
     ) -> None:
         """`redis` is as `connect_async` makes it; `deadline` is in seconds, for a whole question.
 
         `students` are the clients by name, and may change: the release being served says which one is asked; none for the
         cache alone. The process keeps `process_entries` answers, Redis a student's for `tail_seconds`; `in_flight`
-        questions are put to the student at once and `queue` more wait.
+        questions are put to the student at once and `queue` more wait. `mask` gives a query without what is personal: of
+        the others nothing is written to Redis. `journal` counts and writes down what is answered.
         """
         self.redis, self.students, self.task, self.deadline = redis, students, task, deadline
-        self.journal = Journal()
+        self.journal, self._mask = journal or Journal(), mask
         self.flights: Flights[Found] = Flights(in_flight, queue)
         self._process_entries, self._opener = process_entries, Opener(task)
         self._tier = Tier(process_entries, None)
@@ -94,7 +98,7 @@ class Lookup:
         return self._tail.breaker(release.student if release else "")
 
     async def current(self) -> tuple[Release | None, str]:
-        """The release being served, or None and why. With Redis away it is the one last known, and why Redis is."""
+        """The release being served, or None and why. Where Redis is away, or has lost it, the one last known and why that is."""
         await self._watch.first(self.deadline * REDIS_SHARE)
         return self._watch.state.release, self._watch.away or self._watch.state.reason
 
@@ -108,7 +112,7 @@ class Lookup:
         milliseconds = (perf_counter() - started) * 1000
         self.journal.answered(found.source, milliseconds)
         if found.source != "cache":
-            self.journal.missed(kept.query)
+            self.journal.missed(self._mask(kept.query))
         return found.stamped(kept.query, tier.release, milliseconds)
 
     async def get(self, query: str) -> Answer:
@@ -127,7 +131,7 @@ class Lookup:
         answer = found.stamped(normal, tier.release, (perf_counter() - started) * 1000)
         self._count(answer, missed)
         if state is self._watch.state:  # else what was found may no longer be what is to be answered
-            self._keep(tier, query, normal, found, started)
+            self._keep(tier, query, normal, found, started, normal in missed)
         return answer
 
     async def get_many(self, queries: Sequence[str]) -> list[Answer]:
@@ -148,26 +152,29 @@ class Lookup:
             self._count(answers[typed], missed)
         if state is self._watch.state:  # else what was found may no longer be what is to be answered
             for typed, query in wanted.items():
-                self._keep(tier, typed, query, found[query], started)
+                self._keep(tier, typed, query, found[query], started, query in missed)
         return [answers[typed] for typed in queries]
 
     async def _find_one(self, state: State, query: str, until: float) -> tuple[Found, Container[str]]:
         """As `_find`, without what it costs to keep many apart."""
         release, asked = state.release, (query,)
         if release is None or self._watch.away or query in state.people:
-            found, missed = await self._find(state, asked, until)
-            return found[query], missed
+            found, unheld = await self._find(state, asked, until)
+            return found[query], unheld
         place = _place(release, query)
         keys = (place.bucket, place.tail) if self._tail.seconds else (place.bucket,)
         try:
             bucket, *tail = await self._watch.read_many(self.deadline * REDIS_SHARE, keys)
         except UNREACHED:
-            return (await self._tail.ask_all(release, {query: place.tail}, self._watch.away, until))[query], ()
-        if one := self._head(state, query, place, bucket):
+            return (await self._tail.ask_all(release, {query: ""}, self._watch.away, until))[query], ()
+        one, read = self._head(state, query, place, bucket)
+        if one:
             return one, ()
+        missed: Container[str] = asked if read else ()
         if tail and (one := self._said_before(release, tail[0])):
-            return one, asked
-        return (await self._tail.ask_all(release, {query: place.tail}, self._watch.away, until))[query], asked
+            return one, missed
+        kept_at = self._kept_at(query, place) if read else ""
+        return (await self._tail.ask_all(release, {query: kept_at}, self._watch.away, until))[query], missed
 
     async def _find(self, state: State, queries: Iterable[str], until: float) -> tuple[dict[str, Found], set[str]]:
         """An answer for each query (in normal form), whoever has one; and which queries the head is known not to have."""
@@ -181,36 +188,45 @@ class Lookup:
         missed: set[str] = set()
         if places and not self._watch.away:
             with suppress(*UNREACHED):
-                found |= await self._read(state, release, places)
-                missed = {query for query in places if query not in found or found[query].source != "cache"}
-        if keys := {query: place.tail for query, place in places.items() if query not in found}:
+                found |= await self._read(state, release, places, missed)
+        left = [query for query in places if query not in found]
+        if left:
+            keys = {query: self._kept_at(query, places[query]) if query in missed else "" for query in left}
             found |= await self._tail.ask_all(release, keys, self._watch.away, until)
         return found, missed
 
-    async def _read(self, state: State, release: Release, places: Mapping[str, "_Place"]) -> dict[str, Found]:
-        """What Redis holds for the queries, in one round trip. Raises one of UNREACHED."""
+    async def _read(
+        self, state: State, release: Release, places: Mapping[str, "_Place"], missed: set[str]
+    ) -> dict[str, Found]:
+        """What Redis holds for the queries, in one round trip; what the head has not got is put into `missed`.
+
+        Raises one of UNREACHED.
+        """
         buckets = [place.bucket for place in places.values()]
         tails = [place.tail for place in places.values()] if self._tail.seconds else []
         raw = await self._watch.read_many(self.deadline * REDIS_SHARE, buckets + tails)
         found = {}
         for (query, place), bucket, tail in zip_longest(places.items(), raw[: len(buckets)], raw[len(buckets) :]):
-            if one := self._head(state, query, place, bucket) or self._said_before(release, tail):
+            one, read = self._head(state, query, place, bucket)
+            if one is None and read:
+                missed.add(query)
+            if one := one or self._said_before(release, tail):
                 found[query] = one
         return found
 
-    def _head(self, state: State, query: str, place: "_Place", bucket: bytes | None) -> Found | None:
-        """What the head says. None for nothing, and for what is broken or no answer of the task: the student is asked."""
+    def _head(self, state: State, query: str, place: "_Place", bucket: bytes | None) -> tuple[Found | None, bool]:
+        """What the head says, and whether it could be read: where it is broken, or no answer of the task, it could not."""
         if bucket is None:
-            return None
+            return None, True
         try:
             lines = unseal(bucket)
             entry = find(lines, query)
             if entry is None and place.alias is not None:
                 entry = find(lines, place.alias)
-            return None if entry is None else self._opener.open(entry, "cache", state.made)
+            return None if entry is None else self._opener.open(entry, "cache", state.made), True
         except BrokenError:
             self._refused("corrupted")
-            return None
+            return None, False
 
     def _said_before(self, release: Release, raw: bytes | None) -> Found | None:
         """What the student said when it was last asked. As `_head` in everything else."""
@@ -222,18 +238,25 @@ class Lookup:
             self._refused("corrupted")
             return None
 
-    def _keep(self, tier: Tier, typed: str, query: str, found: Found, now: float) -> None:
-        """Keep an answer in this process: the student's no longer than Redis does."""
+    def _kept_at(self, query: str, place: "_Place") -> str:
+        """Where Redis is to keep what the student answers; "", nowhere, for a query that says something of a person."""
+        return place.tail if self._mask(query) == query else ""
+
+    def _keep(self, tier: Tier, typed: str, query: str, found: Found, now: float, missed: bool) -> None:
+        """Keep an answer in this process: the student's no longer than Redis does.
+
+        Where the head could not be read it may have a better one: the student's is then kept for a moment only.
+        """
         if found.source == "cache":
             tier.keep(typed, Kept(query, found, inf))
         elif found.made is not None:
-            again = found._replace(source="tail-cache")
-            tier.keep(typed, Kept(query, again, now + self._tail.seconds - (time() - found.made)))
+            seconds = self._tail.seconds - (time() - found.made) if missed else UNREAD_SECONDS
+            tier.keep(typed, Kept(query, found._replace(source="tail-cache"), now + seconds))
 
     def _count(self, answer: Answer, missed: Container[str]) -> None:
         self.journal.answered(answer.source, answer.milliseconds)
         if answer.query in missed:
-            self.journal.missed(answer.query)
+            self.journal.missed(self._mask(answer.query))
 
     def _refused(self, what: str) -> None:
         self.journal.refused(what)

@@ -7,7 +7,7 @@ once a second at the latest, so that a lost message costs a second.
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from time import monotonic
 from typing import cast
@@ -27,15 +27,17 @@ PATIENCE_SECONDS = 1.0  # a Redis that takes longer to say which release it serv
 RETRY_SECONDS = 0.05
 MANY_PEOPLE = 1_000  # answers that people gave: more are read, without being told, every
 PEOPLE_SECONDS = 15.0  # only, for a message may be lost on its way through a Cluster
+UNPUBLISHED = "no release is published yet; run `stillhouse night`"
 UNREACHED = (RedisError, OSError, TimeoutError)
 """What reading raises where Redis does not answer, or refuses to."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a question goes by from its begin to its end: the release, or why there is none, and what people said.
+    """What a question goes by from its begin to its end: the release and what people said.
 
-    `made` is when the release was, in seconds since 1970. `people` is by query in normal form.
+    `reason` says why there is no release, or why it is one that Redis no longer names. `made` is when the release was, in
+    seconds since 1970. `people` is by query in normal form.
     """
 
     release: Release | None
@@ -160,18 +162,21 @@ class Watch:
             self._people_due = monotonic() + PEOPLE_SECONDS
         if self.reached and release == self._release and people == self._people:
             return
-        before, self.state = self.state, self._state(release, people)
+        before, self.state = self.state, self._state(release, people, self.state)
         self._release, self._people = release, people
         self._changed(before, self.state)
 
-    def _state(self, raw: bytes | None, people: Mapping[bytes, bytes]) -> State:
-        if raw is None:
-            return State(None, "no release is published yet; run `stillhouse night`")
+    def _state(self, raw: bytes | None, people: Mapping[bytes, bytes], before: State) -> State:
+        """What Redis tells. Where it has lost the release, the one before stays: nobody ends a service by losing a key."""
         try:
-            release = parse_release(raw)
-            made = datetime.fromisoformat(release.created).timestamp()
+            release = parse_release(raw) if raw is not None else None
+            made = datetime.fromisoformat(release.created).timestamp() if release else before.made
+            lost = "Redis has lost its release; publish anew: `stillhouse night`" if before.release else UNPUBLISHED
         except ValueError as error:
-            return State(None, f"Redis holds no readable release: {error}")
+            release, made, lost = None, before.made, f"Redis holds no readable release: {error}"
+        if release is None:
+            said = self._said(people, made) if before.release else {}
+            return State(before.release, lost, made, said or before.people)
         if refusal := self._unfit(release):
             return State(None, refusal)
         return State(release, made=made, people=self._said(people, made))

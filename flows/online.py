@@ -27,6 +27,7 @@ from flows.settings import Settings
 from labels.errors import ServiceError, StillhouseError
 from labels.records import Release
 from student.client import StudentClient
+from teacher.privacy import mask
 
 API_KEYS = "STILLHOUSE_API_KEYS"
 MARGIN_SECONDS = 15.0  # a server that can't start a student in time says why itself
@@ -135,8 +136,11 @@ async def closing_async(client: AsyncClient) -> AsyncIterator[AsyncClient]:
         await client.aclose()
 
 
-def lookup_with(settings: Settings, url: str, students: Mapping[str, Student]) -> Lookup:
-    """A lookup as the settings want it, with the students by their names."""
+def lookup_with(settings: Settings, url: str, students: Mapping[str, Student], shoppers: bool = True) -> Lookup:
+    """A lookup as the settings want it, with the students by their names.
+
+    Only what `shoppers` ask counts for the day's figures, and is read by the next night.
+    """
     cache = settings.cache
     return Lookup(
         connect_async(url, cache.cluster),
@@ -147,6 +151,8 @@ def lookup_with(settings: Settings, url: str, students: Mapping[str, Student]) -
         tail_seconds=round(cache.tail_hours * 3600),
         in_flight=cache.in_flight,
         queue=cache.queue,
+        mask=lambda query: mask(query)[0],
+        journal=Journal(days=shoppers, misses=shoppers and settings.log.misses),
     )
 
 
@@ -190,8 +196,7 @@ async def _ask(
         if student:
             client = StudentClient(*student, settings.task_class(), settings.student.max_tokens)
             clients[client.name] = await stack.enter_async_context(client)
-        lookup = await stack.enter_async_context(lookup_with(settings, url, clients))
-        lookup.journal = Journal(days=False, misses=False)  # a question from the command line is no shopper's
+        lookup = await stack.enter_async_context(lookup_with(settings, url, clients, shoppers=False))
         answer = await lookup.get(query)
         release, _ = await lookup.current()
         return json.loads(answer.to_json()), release is not None

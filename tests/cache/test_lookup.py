@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cache.canonical import alias, canonical
 from cache.client import connect, connect_async
-from cache.layout import CHANGED, RELEASE, bucket_key, bucket_of, entry, pack, seal, tail_key
+from cache.layout import CHANGED, MISSES, RELEASE, bucket_key, bucket_of, entry, pack, seal, tail_key
 from cache.lookup import Lookup
 from cache.people import say_people, withdraw_people
 from cache.publish import publish
@@ -373,22 +373,57 @@ async def test_before_the_first_release_every_answer_is_none(client, redis_url):
         assert (await lookup.get("milk")).source == "cache"
 
 
-async def test_a_pointer_that_goes_missing_is_none_and_says_so_until_it_is_back(client, redis_url):
+@pytest.mark.parametrize("lost", [b"", b"{}"])
+async def test_with_the_pointer_lost_or_broken_the_release_last_known_is_served_and_says_so(client, redis_url, lost):
     publish_queries(client, 1, "milk")
-    async with looking(redis_url, Echo()) as lookup:
+    async with looking_with(redis_url, Student(), process_entries=0) as lookup:
         assert (await lookup.get("milk")).source == "cache"
         pointer = client.get(RELEASE)
-        client.delete(RELEASE)
+        if lost:
+            client.set(RELEASE, lost)
+        else:
+            client.delete(RELEASE)
         client.publish(CHANGED, RELEASE)
         async with asyncio.timeout(10):
-            while (answer := await lookup.get("milk")).source == "cache":
+            while not (told := await lookup.current())[1]:
                 await asyncio.sleep(0.01)
-        assert (answer.source, answer.value) == ("none", None)
-        assert answer.reason.startswith("no release is published")
+        assert told[0].release == "r1"
+        assert "no readable release" in told[1] or "lost its release" in told[1]
+        answers = await lookup.get_many(["milk", "rye"])
+        assert [(answer.source, answer.release) for answer in answers] == [("cache", "r1"), ("student", "r1")]
         client.set(RELEASE, pointer)
         client.publish(CHANGED, RELEASE)
         await seen(lookup, "r1")
-        assert (await lookup.get("milk")).source == "cache"
+
+
+async def test_what_a_student_says_of_the_head_while_redis_is_away_does_not_outlive_that(tmp_path):
+    with local_redis(tmp_path) as url, closing(connect(url)) as client:
+        publish_queries(client, 1, "milk", "tea")
+        async with looking_with(url, Student()) as lookup:
+            await lookup.current()
+            os.kill(json.loads((tmp_path / "service.json").read_text())["pid"], signal.SIGKILL)
+            assert [one.source for one in await lookup.get_many(["milk", "tea"])] == ["student", "student"]
+            with local_redis(tmp_path):
+                await seen(lookup, "r1")
+                async with asyncio.timeout(10):
+                    while {one.source for one in await lookup.get_many(["milk", "tea"])} != {"cache"}:
+                        await asyncio.sleep(0.05)
+
+
+async def test_nothing_that_is_personal_is_written_to_redis(client, redis_url):
+    publish_queries(client, 1, "milk")
+    private = "jo@example.com rye"
+    masked = {private: "(email) rye"}
+    async with looking_with(redis_url, Student(), mask=lambda query: masked.get(query, query)) as lookup:
+        assert (await lookup.get(private)).source == "student"
+        assert (await lookup.get("rye")).source == "student"
+        async with asyncio.timeout(10):
+            while not client.keys("*:rye"):
+                await asyncio.sleep(0.01)
+    keys = b"\n".join(client.keys("*"))
+    assert b":rye" in keys
+    assert b"jo@" not in keys
+    assert {entry[b"q"] for _, entry in client.xrange(MISSES)} == {b"(email) rye", b"rye"}
 
 
 async def test_of_a_generation_half_there_the_rest_is_answered_by_the_student(client, redis_url):

@@ -89,20 +89,19 @@ async def test_what_people_said_is_read_again_where_it_is_told_and_what_is_broke
     assert (found.source, found.confidence, found.made) == ("cache", 1.0, 1_700_000_000)
 
 
-async def test_what_people_said_while_nothing_was_served_counts_as_last_said(client, redis_url):
+async def test_what_people_say_counts_while_the_release_is_lost_and_is_not_lost_with_it(client, redis_url):
     publish_queries(client, 1, "milk")
     say_people(client, {"milk": said("one")})
     async with watching(redis_url) as watch:
         await until(lambda: "milk" in watch.state.people)
         client.delete(RELEASE)
-        client.publish(CHANGED, RELEASE)
-        await until(lambda: watch.state.release is None)
         say_people(client, {"milk": said("two")})
-        await asyncio.sleep(0.1)
-        client.set(RELEASE, release_json(release(1, 1)))
+        await until(lambda: b"two" in watch.state.people["milk"].value_json)
+        client.flushall()
         client.publish(CHANGED, RELEASE)
-        await until(lambda: "milk" in watch.state.people)
-        assert b"two" in watch.state.people["milk"].value_json
+        say_people(client, {"tea": said("three")})
+        await until(lambda: "tea" in watch.state.people)
+        assert watch.state.release.release == "r1"
 
 
 @pytest.mark.parametrize("kind", ["pubsub", "normal"])
