@@ -3,8 +3,8 @@
 Ours goes from the entries, in memory as queries and JSON, to the release being served: checking, packing, writing, reading
 back, the manifest, the switch. redis-cli is given a file of SETs in Redis's protocol, made beforehand and not in its time: of
 plain string keys (20 bytes: a digest of the query), one an entry, with the same JSON (`publish_vs_pipe`); and of the very
-buckets that ours wrote, packed already, a twelfth as many keys (`publish_vs_pipe_of_buckets`). All load the same Redis by turns, emptied before each; memory
-is the growth of its used_memory.
+buckets that ours wrote, packed already, a twelfth as many keys (`publish_vs_pipe_of_buckets`). All load the same Redis by
+turns, emptied before each; memory is the growth of its used_memory.
 """
 
 import shutil
