@@ -68,12 +68,17 @@ def test_a_batch_is_answered_in_its_order_as_each_query_alone_is(shop):
     assert len(most) == 1000
 
 
-def test_it_is_ready_once_a_release_is_there(client, server):
-    assert server.get("/healthz").json() == {"status": "ok"}
-    while (not_yet := server.get("/readyz")).status_code != 503:  # it has not seen yet that Redis was emptied
-        pass
-    assert "no release is published yet" in not_yet.json()["reason"]
-    assert not_yet.json()["status"] == "not ready"
+def test_it_is_ready_once_a_release_is_there(client, redis_url):
+    with serving(redis_url) as (server, _):
+        assert server.get("/healthz").json() == {"status": "ok"}
+        not_yet = server.get("/readyz")
+        assert not_yet.status_code == 503
+        assert "no release is published yet" in not_yet.json()["reason"]
+        assert not_yet.json()["status"] == "not ready"
+        made = publish_queries(client, 1, "milk")
+        while (ready := server.get("/readyz")).status_code != 200:
+            pass
+    assert ready.json() == {"status": "ready", "release": made.release}
 
 
 @pytest.mark.parametrize(
