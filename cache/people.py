@@ -1,17 +1,12 @@
 """What people say of a query by day: it overlays every generation, at once, and is written anew from the labels at night."""
 
-import time
 from collections.abc import Collection, Mapping
 from typing import Any, cast
-
-from pydantic_core import from_json
 
 from cache.client import Client, reaching
 from cache.layout import CHANGED, PEOPLE
 from labels.errors import PublishError
 from labels.normalise import normalise
-
-JUST_SAID_SECONDS = 60
 
 
 def say_people(client: Client, said: Mapping[str, str]) -> None:
@@ -38,25 +33,8 @@ def withdraw_people(client: Client, queries: Collection[str]) -> None:
             client.publish(CHANGED, PEOPLE)
 
 
-def resync_people(client: Client, said: Mapping[str, str]) -> None:
-    """Make what Redis holds equal to `said`. Raises as `say_people` does.
-
-    What was said in the last minute stays, whatever `said` holds of its query: it may be newer.
-    """
+def read_people(client: Client) -> dict[str, str]:
+    """What Redis holds of what people said. Raises ServiceError where Redis can't be reached."""
     with reaching(client):
-        there = {
-            str(query, "utf-8", "replace"): bytes(raw)
-            for query, raw in cast(dict[bytes, bytes], client.hgetall(PEOPLE)).items()
-        }
-    fresh = {query for query, raw in there.items() if _made(raw) > time.time() - JUST_SAID_SECONDS}
-    say_people(client, {q: value for q, value in said.items() if q not in fresh and there.get(q) != value.encode()})
-    withdraw_people(client, there.keys() - said.keys() - fresh)
-
-
-def _made(raw: bytes) -> float:
-    """When an entry was made, in seconds since 1970; 0 where it does not say or is none."""
-    try:
-        found = from_json(raw)
-    except ValueError:
-        return 0
-    return found[-1] if isinstance(found, list) and found and isinstance(found[-1], int) else 0
+        found = cast(dict[bytes, bytes], client.hgetall(PEOPLE))
+    return {str(query, "utf-8", "replace"): str(raw, "utf-8", "replace") for query, raw in found.items()}

@@ -6,7 +6,7 @@ from threading import Lock, Thread
 
 from cache.client import Client, connect
 from cache.layout import entry
-from cache.people import resync_people, say_people, withdraw_people
+from cache.people import read_people, say_people, withdraw_people
 from cache.release import current_release
 from flows.night import Night
 from flows.people import answer_to, answers_of
@@ -20,12 +20,11 @@ PAGE_SECONDS = 0.5
 
 def resync(night: Night, client: Client) -> None:
     """Make what the cache holds of people's answers what they have said. Raises ServiceError where Redis can't be reached."""
-    said = said_entries(night, answers_of(night))
-    resync_people(client, said)
-    while (now := said_entries(night, answers_of(night))) != said:  # somebody spoke meanwhile
-        say_people(client, {query: told for query, told in now.items() if said.get(query) != told})
-        withdraw_people(client, said.keys() - now.keys())
-        said = now
+    there = read_people(client)  # first: what is there and was not said after that was taken back, or is nobody's
+    while (said := said_entries(night, answers_of(night))) != there:  # again, where somebody spoke meanwhile
+        say_people(client, {query: told for query, told in said.items() if there.get(query) != told})
+        withdraw_people(client, there.keys() - said.keys())
+        there = said
 
 
 def said_entries(night: Night, answers: Collection[Verdict]) -> dict[str, str]:

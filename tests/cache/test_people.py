@@ -1,9 +1,7 @@
-import time
-
 import pytest
 
 from cache.layout import CHANGED, PEOPLE, entry
-from cache.people import resync_people, say_people, withdraw_people
+from cache.people import read_people, say_people, withdraw_people
 from labels.errors import PublishError
 from tests.cache.shop import value
 
@@ -14,18 +12,14 @@ def said(product, made=LONG_AGO):
     return entry(value(product), 1.0, "person", made)
 
 
-def there(client):
-    return {query.decode(): raw.decode() for query, raw in client.hgetall(PEOPLE).items()}
-
-
 def test_what_people_say_is_there_at_once_and_whoever_listens_hears_of_it(client):
     with client.pubsub(ignore_subscribe_messages=True) as channel:
         channel.subscribe(CHANGED)
         channel.get_message(timeout=5)
         say_people(client, {"milk": said("milk"), "bread": said("bread")})
-        assert there(client) == {"milk": said("milk"), "bread": said("bread")}
+        assert read_people(client) == {"milk": said("milk"), "bread": said("bread")}
         withdraw_people(client, ["milk"])
-        assert there(client) == {"bread": said("bread")}
+        assert read_people(client) == {"bread": said("bread")}
         assert [channel.get_message(timeout=5)["data"] for _ in range(2)] == [PEOPLE.encode()] * 2
 
 
@@ -33,25 +27,10 @@ def test_saying_or_withdrawing_nothing_does_nothing(client):
     say_people(client, {})
     withdraw_people(client, ["milk"])
     withdraw_people(client, [])
-    assert there(client) == {}
+    assert read_people(client) == {}
 
 
 def test_a_query_that_no_lookup_finds_is_refused_and_none_is_written(client):
     with pytest.raises(PublishError, match="'Milk' is not in normal form"):
         say_people(client, {"bread": said("bread"), "Milk": said("milk")})
-    assert there(client) == {}
-
-
-def test_a_resync_makes_redis_hold_what_the_labels_do(client):
-    say_people(client, {"milk": said("milk"), "bread": said("bread"), "oats": said("oats")})
-    client.hset(PEOPLE, "junk", "theirs")
-    wanted = {"milk": said("milk"), "bread": said("rye bread"), "rice": said("rice")}
-    resync_people(client, wanted)
-    assert there(client) == wanted
-
-
-def test_a_resync_leaves_what_was_said_since_its_labels_were_read(client):
-    fresh = said("rye bread", int(time.time()))
-    say_people(client, {"bread": fresh, "oats": fresh})
-    resync_people(client, {"bread": said("bread")})
-    assert there(client) == {"bread": fresh, "oats": fresh}
+    assert read_people(client) == {}

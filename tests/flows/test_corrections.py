@@ -176,6 +176,22 @@ def test_while_another_task_is_served_what_people_say_of_the_next_waits_for_its_
     assert "with the next release" in told[0]
 
 
+def test_what_was_corrected_again_or_taken_back_within_a_minute_without_redis_follows_too(night):
+    told = []
+    queue = queue_of(night, told)
+    first, _ = say(queue, "ann", "corrected", roles("tea")), say(queue, "ann", "corrected", roles("tea"))
+    with closing(connect(running_redis(night.settings))) as client:
+        client.config_set("min-replicas-to-write", 1)  # it takes no more writes
+        queue.undo("ann")
+        queue.undo("ann")
+        assert say(queue, "ann", "corrected", roles("rice")) == first
+        assert len(held(night)) == 2
+        client.config_set("min-replicas-to-write", 0)
+    last = say(queue, "ann", "corrected", roles("milk"))
+    assert held(night) == {first: "rice", last: "milk"}
+    assert "saved but not in the cache yet" in told[0]
+
+
 def test_a_resync_leaves_what_people_said_and_nothing_else(night):
     night.warehouse.add_verdicts([verdict(1, "corrected", roles("tea"), created="2026-01-06T12:00:00.000000+00:00")])
     with closing(connect(running_redis(night.settings))) as client:
