@@ -130,9 +130,14 @@ def seal(text: bytes) -> bytes:
     return text + zlib.crc32(text).to_bytes(4, "little")
 
 
+def is_sealed(raw: bytes) -> bool:
+    """Whether it is as `seal` made it."""
+    return zlib.crc32(raw) == _RESIDUE
+
+
 def unseal(raw: bytes) -> bytes:
     """The reverse of `seal`. Raises BrokenError where the text is not what was sealed."""
-    if zlib.crc32(raw) != _RESIDUE:
+    if not is_sealed(raw):
         raise BrokenError("the checksum is not that of the text")
     return raw[:-4]
 

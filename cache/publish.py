@@ -8,6 +8,7 @@ import json
 import random
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,12 +26,12 @@ from cache.release import (
     KEPT_GENERATIONS,
     Ready,
     current_release,
-    lost_buckets,
     releases,
     remove_unkept,
     rollback,
     standing,
     switch,
+    unsound_buckets,
 )
 from labels.errors import PublishError, StillhouseError
 from labels.normalise import normalise
@@ -68,9 +69,9 @@ def publish(
 
     Of a canonical release there may be aliases among them, which do not count as its entries. `ready` is called with the
     release before it is switched to, and raises to refuse. Does nothing where that release is already served, and writes
-    nothing where its generation is already there; what lost a bucket is written again. Of the generations `kept` stay.
-    Raises PublishError where the generation can't be written and checked, ServiceError where Redis can't be reached; what
-    was served before is then served still.
+    nothing where its generation is already there; one with buckets lost or broken since is written again. Of the
+    generations `kept` stay. Raises PublishError where the generation can't be written and checked, ServiceError where Redis
+    can't be reached; what was served before is then served still.
     """
     _check_release(release)
     with reaching(client), _explaining(release):
@@ -110,7 +111,7 @@ def _is_there(client: Client, release: Release) -> bool:
             f"release {release.release} wanted generation {release.generation} to be {wanted}, there is one that is"
             f" {raw[:300]!r}; give the release a generation of its own"
         )
-    return not lost_buckets(client, release)
+    return not unsound_buckets(client, release)
 
 
 def _manifest(release: Release) -> str:
@@ -183,7 +184,7 @@ def _by_bucket(lines: _Lines, buckets: int) -> Iterator[list[str]]:
     same = np.flatnonzero(np.diff(hashes[order]) == 0)  # where a query may be that of the line before
     suspects = [ordered[place].partition("\t")[0] for place in np.union1d(same, same + 1)]
     if len(set(suspects)) < len(suspects):
-        twice = next(query for query in suspects if suspects.count(query) > 1)
+        twice = next(query for query, times in Counter(suspects).items() if times > 1)
         raise PublishError(f"the query {twice!r} comes twice; publish one label a query")
     start = 0
     for size in np.bincount((hashes * buckets >> 32).astype(np.int64), minlength=buckets).tolist():

@@ -12,7 +12,7 @@ from functools import partial
 from redis.client import Pipeline
 from redis.exceptions import RedisError, ResponseError
 
-from cache.client import Client, count_keys, reaching, unlink_keys
+from cache.client import Client, reaching, read_keys, unlink_keys
 from cache.layout import (
     CHANGED,
     GENERATIONS,
@@ -20,6 +20,7 @@ from cache.layout import (
     RELEASES,
     BrokenError,
     bucket_key,
+    is_sealed,
     manifest_key,
     parse_release,
     release_json,
@@ -69,10 +70,10 @@ def rollback(client: Client, release: str | None = None, ready: Ready | None = N
     target = _earlier(serving, releases(client), release)
     with reaching(client):
         finished = client.exists(manifest_key(target.generation))
-        if not finished or lost_buckets(client, target):
+        if not finished or unsound_buckets(client, target):
             raise PublishError(
                 f"can't go back to release {target.release}: its generation {target.generation} is gone (cache.kept_generations"
-                " are kept) or has lost buckets; `stillhouse releases` lists the others"
+                " are kept) or has buckets lost or broken; `stillhouse releases` lists the others"
             )
         if ready:
             ready(target)
@@ -116,10 +117,10 @@ def switch(client: Client, release: Release, instead_of: Release | None = None) 
         client.publish(CHANGED, RELEASE)
 
 
-def lost_buckets(client: Client, release: Release) -> int:
-    """How many buckets of the release's generation are not there."""
+def unsound_buckets(client: Client, release: Release) -> int:
+    """How many buckets of the release's generation are not there, or not as they were written."""
     keys = bucket_keys(release.generation, release.buckets)
-    return release.buckets - sum(count_keys(client, some) for some in keys)
+    return sum(raw is None or not is_sealed(raw) for some in keys for raw in read_keys(client, some))
 
 
 def bucket_keys(generation: str, buckets: int) -> Iterator[list[str]]:

@@ -81,6 +81,15 @@ def test_a_generation_that_lost_a_bucket_is_written_again(client):
     assert client.exists(bucket_key("g1", 3))
 
 
+def test_a_bucket_spoiled_since_is_mended_once_the_release_is_published_again(client):
+    made = publish_queries(client, 1, *map(str, range(100)))
+    whole = client.get(bucket_key("g1", 3))
+    client.set(bucket_key("g1", 3), whole[:-1])
+    assert publish(client, rows(*map(str, range(100))), made).written
+    assert client.get(bucket_key("g1", 3)) == whole
+    assert not publish(client, rows(*map(str, range(100))), made).written
+
+
 @pytest.mark.parametrize("lost", [manifest_key("g1"), bucket_key("g1", 3)])
 def test_what_the_release_served_has_lost_is_there_again_once_it_is_published_again(client, lost):
     made = publish_queries(client, 1, *map(str, range(100)))
