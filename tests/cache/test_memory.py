@@ -1,11 +1,12 @@
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import pytest
+from redis.exceptions import ResponseError
 
 from cache.client import connect
-from cache.layout import NAMES, bucket_count
-from cache.memory import MIB, entry_bytes, forecast_bytes, measured_bytes
+from cache.layout import NAMES, bucket_count, tail_key
+from cache.memory import MIB, check_memory, entry_bytes, forecast_bytes, measured_bytes
 from cache.publish import current_release, publish
 from labels.errors import PublishError
 from tests.cache.servers import binaries, server
@@ -36,6 +37,23 @@ def test_a_generation_that_does_not_fit_beside_the_old_one_is_refused_before_any
     assert client.keys(f"{NAMES}{{g2*") == []
     with limited(client, 3):
         assert publish_queries(client, 2, *queries) == current_release(client)
+
+
+def test_the_students_answers_make_room_where_redis_lets_them_go(client):
+    publish_queries(client, 1, "milk")
+    queries = [f"query {number}" for number in range(20_000)]
+    with limited(client, 4):
+        with suppress(ResponseError):
+            for number in range(200):
+                client.setex(tail_key("g1", 0, f"tail {number}"), 86_400, b"x" * 40_000)
+        with pytest.raises(PublishError, match=r"in use, got maxmemory.*; set maxmemory-policy volatile-ttl"):
+            publish_queries(client, 2, *queries)
+        client.config_set("maxmemory-policy", "volatile-ttl")
+        assert publish_queries(client, 2, *queries) == current_release(client)
+        with pytest.raises(
+            PublishError, match=r"wanted 100\.0 MiB .* beside the [12]\.\d MiB in use, got.*; raise maxmemory"
+        ):
+            check_memory(client, 100 * MIB)
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
