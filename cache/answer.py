@@ -1,20 +1,19 @@
 """What a lookup answers, and how an entry of Redis becomes one."""
 
-from dataclasses import dataclass
-from time import time
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from types import GenericAlias
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
-from cache.layout import BrokenError, parse_entry
+from cache.layout import AUTHORS, BrokenError
 from labels.task import Task
 
 Source = Literal["cache", "student", "tail-cache", "none"]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a query (in normal form) names, who says so, and of which release; `reason` says why there is nothing.
 
     `value_json` is the task's compact JSON in UTF-8, `confidence` 0 to 1; `age` is in whole seconds since the answer was
@@ -58,11 +57,11 @@ class Found(NamedTuple):
     made: float | None = None
     reason: str = ""
 
-    def stamped(self, query: str, release: str | None, milliseconds: float) -> Answer:
-        """The answer to `query`."""
+    def stamped(self, query: str, release: str | None, milliseconds: float, now: int) -> Answer:
+        """The answer to `query`, `now` in seconds since 1970."""
         value_json, source, confidence, made, reason = self
-        age = None if made is None else max(0, int(time() - made))
-        return Answer(query, value_json, source, release, confidence, age, reason, round(milliseconds, 3))
+        age = None if made is None else max(0, now - int(made))
+        return Answer(query, value_json, source, release, confidence, age, reason, milliseconds)
 
 
 def nothing(reason: str) -> Found:
@@ -71,18 +70,31 @@ def nothing(reason: str) -> Found:
 
 
 class Opener:
-    """Opens the entries of one task."""
+    """Opens the entries of one task: an array is parsed and validated in one call, which costs a third of the model's."""
 
     def __init__(self, task: type[Task]) -> None:
         self._fields = tuple(task.model_fields)
-        # what model_validate and model_dump_json call, without their own time, which is as much again
-        self._validate, self._dump = task.__pydantic_validator__.validate_python, task.__pydantic_serializer__.to_json
+        kinds = [Annotated[field.annotation, *field.metadata] for field in task.model_fields.values()]
+        confidence = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+        author, made = Annotated[int, Field(ge=0, lt=len(AUTHORS))], Annotated[int, Field(default=None)]
+        self._parse = TypeAdapter(GenericAlias(tuple, (*kinds, confidence, author, made))).validator.validate_json
+        self._whole = _whole(task)
 
     def open(self, raw: bytes | str, source: Source, made: float) -> Found:
         """The answer that an entry holds; `made` is for one that does not say. Raises BrokenError where it is none."""
-        entry = parse_entry(raw, self._fields)
         try:
-            value_json = self._dump(self._validate(entry.value, strict=True))
+            values = self._parse(raw, strict=True)
+            value = dict(zip(self._fields, values, strict=False))
+            value_json = to_json(self._whole(value) if self._whole else value)
         except ValidationError as error:
-            raise BrokenError(f"it breaks the task's schema: {error.errors(include_url=False)[0]['msg']}") from None
-        return Found(value_json, source, entry.confidence, made if entry.made is None else entry.made)
+            raise BrokenError(f"it is no entry of the task: {error.errors(include_url=False)[0]['msg']}") from None
+        told = values[-1]
+        return Found(value_json, source, values[-3], made if told is None else told)
+
+
+def _whole(task: type[Task]) -> Callable[[dict[str, Any]], Task] | None:
+    """What a task asks of its values beyond each field's type: None where it has no validators and settings of its own."""
+    own = task.__pydantic_decorators__
+    if task.model_config == Task.model_config and not (own.field_validators or own.model_validators or own.validators):
+        return None
+    return lambda value: task.model_validate(value, strict=True)

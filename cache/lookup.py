@@ -5,12 +5,13 @@ async with Lookup(connect_async(url), {student.name: student}, SemanticRoles) as
 """
 
 import asyncio
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from math import inf
 from time import perf_counter, time
-from typing import NamedTuple, Self
+from typing import Self, TypeAlias
 
 from cache.answer import Answer, Found, Opener, nothing
 from cache.breaker import Breaker
@@ -67,6 +68,7 @@ class Lookup:
         self._process_entries, self._opener = process_entries, Opener(task)
         self._tier = Tier(process_entries, None)
         self._tail = Tail(redis, students, task, self._refused, self.flights, deadline, tail_seconds)
+        self._under_way: UnderWay = {}
         self._watch = Watch(redis, task, self._switched, self._refused)
         self._flushing: asyncio.Task[None] | None = None
 
@@ -109,11 +111,11 @@ class Lookup:
         if kept is None or kept.until < started:
             return None
         found = kept.found
-        milliseconds = (perf_counter() - started) * 1000
+        milliseconds = round((perf_counter() - started) * 1000, 3)
         self.journal.answered(found.source, milliseconds)
         if found.source != "cache":
             self.journal.missed(self._mask(kept.query))
-        return found.stamped(kept.query, tier.release, milliseconds)
+        return found.stamped(kept.query, tier.release, milliseconds, int(time()))
 
     async def get(self, query: str) -> Answer:
         """The answer for any text a shopper may have typed, within the deadline.
@@ -123,146 +125,172 @@ class Lookup:
         """
         if answer := self.known(query):
             return answer
-        started = perf_counter()
-        until = asyncio.get_running_loop().time() + self.deadline
         await self._watch.first(self.deadline * REDIS_SHARE)
-        state, tier, normal = self._watch.state, self._tier, _checked(query)
-        found, missed = await self._find_one(state, normal, until)
-        answer = found.stamped(normal, tier.release, (perf_counter() - started) * 1000)
-        self._count(answer, missed)
-        if state is self._watch.state:  # else what was found may no longer be what is to be answered
-            self._keep(tier, query, normal, found, started, normal in missed)
-        return answer
+        asked = self.begin((query,))
+        if asked.left:
+            await self._find_shared(asked, self._under_way)
+        return self.end(asked)[0]
 
     async def get_many(self, queries: Sequence[str]) -> list[Answer]:
         """The answers, in order, within one deadline, all of one release. As `get` in everything else."""
-        started = perf_counter()
-        until = asyncio.get_running_loop().time() + self.deadline
         await self._watch.first(self.deadline * REDIS_SHARE)
-        state, tier = self._watch.state, self._tier  # from here on to the end, whatever is switched meanwhile
-        held = {typed: one for typed in queries if (one := tier.get(typed)) and one.until > started}
-        wanted = {typed: _checked(typed) for typed in queries if typed not in held}
-        found, missed = await self._find(state, dict.fromkeys(wanted.values()), until) if wanted else ({}, set())
-        spent = (perf_counter() - started) * 1000
-        stamped = {query: one.stamped(query, tier.release, spent) for query, one in found.items()}
-        answers = {typed: one.found.stamped(one.query, tier.release, spent) for typed, one in held.items()}
-        missed |= {answer.query for answer in answers.values() if answer.source != "cache"}
-        answers |= {typed: stamped[query] for typed, query in wanted.items()}
+        asked = self.begin(queries)
+        if asked.left:
+            await self.find(asked)
+        return self.end(asked)
+
+    @property
+    def readable(self) -> bool:
+        """Whether there is a release, and a Redis to read it from."""
+        return not self._watch.away and self._watch.state.release is not None
+
+    def begin(self, queries: Sequence[str]) -> "Asked":
+        """Queries with what is known of them at once. Raises as `get` does. (This and the next two may be any thread's.)"""
+        started, tier, state = perf_counter(), self._tier, self._watch.state
+        held, wanted, get = {}, {}, tier.get
         for typed in queries:
-            self._count(answers[typed], missed)
-        if state is self._watch.state:  # else what was found may no longer be what is to be answered
-            for typed, query in wanted.items():
-                self._keep(tier, typed, query, found[query], started, query in missed)
-        return [answers[typed] for typed in queries]
+            if (one := get(typed)) is not None and one.until > started:
+                held[typed] = one
+            else:
+                wanted[typed] = _checked(typed)
+        asked = Asked(queries, started, state, tier, held, wanted)
+        asked.left = list(dict.fromkeys(wanted.values()))
+        if state.people:
+            asked.found = {query: said for query in asked.left if (said := state.people.get(query))}
+            asked.left = [query for query in asked.left if query not in asked.found]
+        return asked
 
-    async def _find_one(self, state: State, query: str, until: float) -> tuple[Found, Container[str]]:
-        """As `_find`, without what it costs to keep many apart."""
-        release, asked = state.release, (query,)
-        if release is None or self._watch.away or query in state.people:
-            found, unheld = await self._find(state, asked, until)
-            return found[query], unheld
-        place = _place(release, query)
-        keys = (place.bucket, place.tail) if self._tail.seconds else (place.bucket,)
-        try:
-            bucket, *tail = await self._watch.read_many(self.deadline * REDIS_SHARE, keys)
-        except UNREACHED:
-            return (await self._tail.ask_all(release, {query: ""}, self._watch.away, until))[query], ()
-        one, read = self._head(state, query, place, bucket)
-        if one:
-            return one, ()
-        missed: Container[str] = asked if read else ()
-        if tail and (one := self._said_before(release, tail[0])):
-            return one, missed
-        kept_at = self._kept_at(query, place) if read else ""
-        return (await self._tail.ask_all(release, {query: kept_at}, self._watch.away, until))[query], missed
-
-    async def _find(self, state: State, queries: Iterable[str], until: float) -> tuple[dict[str, Found], set[str]]:
-        """An answer for each query (in normal form), whoever has one; and which queries the head is known not to have."""
-        release, left = state.release, list(queries)
+    def keys(self, asked: "Asked") -> list[str]:
+        """What to read in one go: the bucket of each query that is left, then where a student's answer to it is kept."""
+        release = asked.state.release
         if release is None:
-            if self._watch.reached:
-                return dict.fromkeys(left, nothing(state.reason)), set()
-            return await self._tail.ask_all(None, dict.fromkeys(left, ""), self._watch.away, until), set()
-        found = {query: said for query in left if (said := state.people.get(query))}
-        places = {query: _place(release, query) for query in left if query not in found}
-        missed: set[str] = set()
-        if places and not self._watch.away:
-            with suppress(*UNREACHED):
-                found |= await self._read(state, release, places, missed)
-        left = [query for query in places if query not in found]
-        if left:
-            keys = {query: self._kept_at(query, places[query]) if query in missed else "" for query in left}
-            found |= await self._tail.ask_all(release, keys, self._watch.away, until)
-        return found, missed
+            return []
+        numbers = [(query, bucket_of(_placed(release, query), release.buckets)) for query in asked.left]
+        buckets = [bucket_key(release.generation, number) for _, number in numbers]
+        if not self._tail.seconds:
+            return buckets
+        return buckets + [tail_key(release.generation, number, query) for query, number in numbers]
 
-    async def _read(
-        self, state: State, release: Release, places: Mapping[str, "_Place"], missed: set[str]
-    ) -> dict[str, Found]:
-        """What Redis holds for the queries, in one round trip; what the head has not got is put into `missed`.
-
-        Raises one of UNREACHED.
-        """
-        buckets = [place.bucket for place in places.values()]
-        tails = [place.tail for place in places.values()] if self._tail.seconds else []
-        raw = await self._watch.read_many(self.deadline * REDIS_SHARE, buckets + tails)
-        found = {}
-        for (query, place), bucket, tail in zip_longest(places.items(), raw[: len(buckets)], raw[len(buckets) :]):
-            one, read = self._head(state, query, place, bucket)
+    def take(self, asked: "Asked", keys: Sequence[str], raw: Sequence[bytes | None]) -> None:
+        """Find what there is in the values of these keys, as Redis gave them."""
+        count, left = len(asked.left), []
+        for query, bucket, key, tail in zip_longest(
+            asked.left,
+            raw[:count],
+            keys[count:],
+            raw[count:],
+        ):
+            one, read = self._head(asked.state, query, bucket)
             if one is None and read:
-                missed.add(query)
-            if one := one or self._said_before(release, tail):
-                found[query] = one
-        return found
+                asked.missed.add(query)
+            if one is None and tail is not None:
+                one = self._said_before(asked.state.release, tail)
+            if one is None:
+                left.append(query)
+                if read and key and self._mask(query) == query:  # nothing that says something of a person is written
+                    asked.kept_at[query] = key
+            else:
+                asked.found[query] = one
+        asked.left = left
 
-    def _head(self, state: State, query: str, place: "_Place", bucket: bytes | None) -> tuple[Found | None, bool]:
+    async def find(self, asked: "Asked", read: bool = True) -> None:
+        """An answer to each query that is left, from Redis (unless that was done: `read`) or whoever has one, in time."""
+        state = asked.state
+        if state.release is None and self._watch.reached:
+            asked.found = dict.fromkeys(asked.left, nothing(state.reason))
+            return
+        if asked.left and read and state.release and not self._watch.away:
+            keys = self.keys(asked)
+            with suppress(*UNREACHED):
+                self.take(asked, keys, await self._watch.read_many(self.deadline * REDIS_SHARE, keys))
+        if asked.left:
+            keep = {query: asked.kept_at.get(query, "") for query in asked.left}
+            until = asyncio.get_running_loop().time() + self.deadline - (perf_counter() - asked.started)
+            asked.found |= await self._tail.ask_all(state.release, keep, self._watch.away, until)
+
+    async def _find_shared(self, asked: "Asked", under_way: "UnderWay") -> None:
+        """`find` for one query, once for all who ask it meanwhile."""
+        (query,) = asked.left
+        while (waiting := under_way.get(query)) is not None:
+            future: asyncio.Future[Asked | None] = asyncio.get_running_loop().create_future()
+            waiting.append(future)
+            if same := await future:  # it has come by its asker's deadline, which is before this one's
+                asked.found, asked.missed = same.found, same.missed
+                return
+        waiting, same = under_way.setdefault(query, []), None
+        try:
+            await self.find(asked)
+            same = asked
+        finally:  # where its asker has left, one of those who wait asks
+            del under_way[query]
+            for future in waiting:
+                if not future.done():
+                    future.set_result(same)
+
+    def end(self, asked: "Asked") -> list[Answer]:
+        """The answers in order, counted and kept."""
+        found, missed, release, now = asked.found, asked.missed, asked.tier.release, time()
+        spent, second = round((perf_counter() - asked.started) * 1000, 3), int(now)
+        answers = {typed: one.found.stamped(one.query, release, spent, second) for typed, one in asked.held.items()}
+        for typed, query in asked.wanted.items():
+            answers[typed] = found[query].stamped(query, release, spent, second)
+        told = [answers[typed] for typed in asked.queries]
+        others = [(typed, answers[typed]) for typed in asked.queries if answers[typed].source != "cache"]
+        if hits := len(told) - len(others):
+            self.journal.answered("cache", spent, hits)
+        for typed, answer in others:
+            self.journal.answered(answer.source, spent)
+            if typed in asked.held or answer.query in missed:
+                self.journal.missed(self._mask(answer.query))
+        self._keep(asked, now)
+        return told
+
+    def _head(self, state: State, query: str, bucket: bytes | None) -> tuple[Found | None, bool]:
         """What the head says, and whether it could be read: where it is broken, or no answer of the task, it could not."""
         if bucket is None:
             return None, True
         try:
             lines = unseal(bucket)
             entry = find(lines, query)
-            if entry is None and place.alias is not None:
-                entry = find(lines, place.alias)
+            if entry is None and state.release and state.release.canonical:
+                entry = find(lines, _alias(query))
             return None if entry is None else self._opener.open(entry, "cache", state.made), True
         except BrokenError:
             self._refused("corrupted")
             return None, False
 
-    def _said_before(self, release: Release, raw: bytes | None) -> Found | None:
-        """What the student said when it was last asked. As `_head` in everything else."""
-        if raw is None:
-            return None
+    def _said_before(self, release: Release | None, raw: bytes) -> Found | None:
+        """What the student said when it was last asked."""
         try:
-            return open_answer(raw, release.student, self._opener)
+            return open_answer(raw, release.student, self._opener) if release else None
         except BrokenError:
             self._refused("corrupted")
             return None
 
-    def _kept_at(self, query: str, place: "_Place") -> str:
-        """Where Redis is to keep what the student answers; "", nowhere, for a query that says something of a person."""
-        return place.tail if self._mask(query) == query else ""
-
-    def _keep(self, tier: Tier, typed: str, query: str, found: Found, now: float, missed: bool) -> None:
-        """Keep an answer in this process: the student's no longer than Redis does.
+    def _keep(self, asked: "Asked", now: float) -> None:
+        """Keep what was found in this process: the student's answers no longer than Redis does.
 
         Where the head could not be read it may have a better one: the student's is then kept for a moment only.
         """
-        if found.source == "cache":
-            tier.keep(typed, Kept(query, found, inf))
-        elif found.made is not None:
-            seconds = self._tail.seconds - (time() - found.made) if missed else UNREAD_SECONDS
-            tier.keep(typed, Kept(query, found._replace(source="tail-cache"), now + seconds))
-
-    def _count(self, answer: Answer, missed: Container[str]) -> None:
-        self.journal.answered(answer.source, answer.milliseconds)
-        if answer.query in missed:
-            self.journal.missed(self._mask(answer.query))
+        if asked.state is not self._watch.state:
+            return  # what was found may no longer be what is to be answered
+        keep = asked.tier.keep
+        for typed, query in asked.wanted.items():
+            found = asked.found[query]
+            if found.source == "cache":
+                keep(typed, Kept(query, found, inf))
+            elif found.made is not None:
+                seconds = self._tail.seconds - (now - found.made) if query in asked.missed else UNREAD_SECONDS
+                keep(typed, Kept(query, found._replace(source="tail-cache"), asked.started + seconds))
+        if asked.state is not self._watch.state:  # the watch is of another thread: it may have come in between
+            asked.tier.drop(asked.found)
 
     def _refused(self, what: str) -> None:
         self.journal.refused(what)
 
     def _switched(self, before: State, after: State) -> None:
         """Forget what the process holds of another release, and what people said something else of."""
+        self._under_way = {}
         if before.release != after.release:
             self._tier = Tier(self._process_entries, after.release.release if after.release else None)
         else:
@@ -275,23 +303,45 @@ class Lookup:
                 await self.journal.flush(self.redis)
 
 
-class _Place(NamedTuple):
-    """Where a query's answers lie; `alias` is the line of its canonical form, where the release is canonical."""
+@dataclass(slots=True)
+class Asked:
+    """Queries on their way to their answers, which are all of one `state`.
 
-    bucket: str
-    tail: str
-    alias: str | None
+    `wanted` has by text as typed the queries, in normal form, that the process does not hold (those it does are `held`);
+    `left` are those without an answer yet, `missed` those that the head is known not to have. `kept_at` says where in
+    Redis the student's answer is to be kept. `started` is by `time.perf_counter`.
+    """
+
+    queries: Sequence[str]
+    started: float
+    state: State
+    tier: Tier
+    held: Mapping[str, Kept]
+    wanted: Mapping[str, str]
+    found: dict[str, Found] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+    missed: set[str] = field(default_factory=set)
+    kept_at: dict[str, str] = field(default_factory=dict)
 
 
-def _place(release: Release, query: str) -> _Place:
-    placed, alias = query, None
-    if release.canonical:
-        from cache import canonical  # its stemmer is loaded only where it is used
+UnderWay: TypeAlias = dict[str, list[asyncio.Future[Asked | None]]]
+"""By query under way, who waits for what its first asker finds: himself, or None where that one has left."""
 
-        placed = canonical.canonical(query)
-        alias = canonical.alias(placed)
-    bucket = bucket_of(placed, release.buckets)
-    return _Place(bucket_key(release.generation, bucket), tail_key(release.generation, bucket, query), alias)
+
+def _placed(release: Release, query: str) -> str:
+    """What a query's bucket goes by."""
+    if not release.canonical:
+        return query
+    from cache.canonical import canonical  # its stemmer is loaded only where it is used
+
+    return canonical(query)
+
+
+def _alias(query: str) -> str:
+    """The line of a query's canonical form."""
+    from cache import canonical
+
+    return canonical.alias(canonical.canonical(query))
 
 
 def _checked(query: str) -> str:

@@ -1,13 +1,16 @@
 import json
+from typing import Annotated, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field, field_validator, model_validator
 
 from cache.answer import Answer, Opener
 from cache.layout import BrokenError, entry
 from labels.normalise import normalise
 from labels.semantic_roles import SemanticRoles
+from labels.task import Task
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -50,6 +53,11 @@ def test_an_entry_opens_as_it_was_written(product, attributes, confidence, made)
         b'["milk","",[],0.9,9]',
         b'["milk","",[],"sure",0]',
         b'["milk","",[],0.9,0,"now"]',
+        b'["milk","",[],0.9,0,null]',
+        b'["milk","",[],0.9,0,1,1]',
+        b'["milk","",[],1.1,0]',
+        b'["milk","",[],true,0]',
+        b'["milk","",[],0.9,-1]',
         b'[1,"",[],0.9,0]',
         b'["milk",null,[],0.9,0]',
         b'["milk","",[1],0.9,0]',
@@ -62,3 +70,42 @@ def test_an_entry_opens_as_it_was_written(product, attributes, confidence, made)
 def test_what_is_no_entry_of_the_task_is_refused(raw):
     with pytest.raises(BrokenError):
         Opener(SemanticRoles).open(raw, "cache", 0.0)
+
+
+class Short(Task):
+    """A task with a limit."""
+
+    name: ClassVar[str] = "short"
+    word: Annotated[str, Field(max_length=4)]
+
+
+class Lower(Task):
+    """A task whose field is looked at."""
+
+    name: ClassVar[str] = "lower"
+    word: str
+
+    @field_validator("word")
+    @classmethod
+    def lower(cls, word):
+        assert word.islower()
+        return word
+
+
+class Agreed(Task):
+    """A task whose fields must go together."""
+
+    name: ClassVar[str] = "agreed"
+    word: str
+
+    @model_validator(mode="after")
+    def agrees(self):
+        assert self.word != "No!"
+        return self
+
+
+@pytest.mark.parametrize(("task", "word"), [(Short, "longer"), (Lower, "No!"), (Agreed, "No!")])
+def test_a_tasks_own_rules_are_kept(task, word):
+    assert Opener(task).open(b'["milk",0.9,0]', "cache", 0.0).value_json == b'{"word":"milk"}'
+    with pytest.raises(BrokenError, match="no entry of the task"):
+        Opener(task).open(json.dumps([word, 0.9, 0]), "cache", 0.0)
