@@ -74,10 +74,11 @@ class Opener:
 
     def __init__(self, task: type[Task]) -> None:
         self._fields = tuple(task.model_fields)
-        kinds = [Annotated[field.annotation, *field.metadata] for field in task.model_fields.values()]
+        kinds = [Annotated[field.annotation, field] for field in task.model_fields.values()]
         confidence = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
         author, made = Annotated[int, Field(ge=0, lt=len(AUTHORS))], Annotated[int, Field(default=None)]
-        self._parse = TypeAdapter(GenericAlias(tuple, (*kinds, confidence, author, made))).validator.validate_json
+        entry: Any = GenericAlias(tuple, (*kinds, confidence, author, made))
+        self._parse = TypeAdapter(entry).validator.validate_json
         self._whole = _whole(task)
 
     def open(self, raw: bytes | str, source: Source, made: float) -> Found:
