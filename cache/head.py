@@ -28,7 +28,8 @@ class Head:
     `entries` are its queries, most frequent first, with the cache's entries (`layout.entry`); `people` of them are people's
     answers. They cover `traffic_share` (0 to 1) of all traffic; with `aliases`, the lines of canonical forms, that and
     `false_hits.extra`. All of it takes `bytes` of Redis's memory. `ended` names the limit that was met first, or says
-    that there were no more labels; `cut` is the rank of the least frequent query that was chosen by its traffic.
+    that there were no more labels; `cut` is the rank of the least frequent query that was chosen by its traffic. The traffic
+    is `labelled` (0 to 1) of what people ask: the rest was never to be labelled.
     """
 
     entries: list[tuple[str, str]]
@@ -39,6 +40,7 @@ class Head:
     cut: int
     aliases: list[tuple[str, str]] = field(default_factory=list)
     false_hits: FalseHits | None = None
+    labelled: float = 1.0
 
     @property
     def lines(self) -> list[tuple[str, str]]:
@@ -48,15 +50,8 @@ class Head:
     @property
     def hit_rate(self) -> float:
         """The share of lookups (0 to 1) that it will answer, if tomorrow's traffic is today's."""
-        return self.traffic_share + (self.false_hits.extra if self.aliases and self.false_hits else 0.0)
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How many entries a head has, and the share of all traffic that they answer, 0 to 1."""
-
-    entries: int
-    traffic_share: float
+        extra = self.false_hits.extra if self.aliases and self.false_hits else 0.0
+        return (self.traffic_share + extra) * self.labelled
 
 
 def choose_head(
@@ -93,7 +88,7 @@ def choose_head(
     rank = {query: place for place, query in enumerate(_frequent(traffic, traffic), start=1)}
     return Head(
         entries=entries,
-        traffic_share=coverage(queries, held).traffic_share,
+        traffic_share=coverage(queries, held),
         bytes=forecast_bytes(entries),
         people=sum(query in people for query in held),
         ended=ended,
@@ -109,12 +104,11 @@ def with_aliases(head: Head) -> Head:
     return replace(head, aliases=lines, bytes=_bytes(text, len(head.entries)))  # the buckets stay as many
 
 
-def coverage(queries: Sequence[tuple[str, float]], head: Collection[str]) -> Coverage:
-    """What `head` really covers of the traffic of `queries`."""
-    held = frozenset(head)
+def coverage(queries: Sequence[tuple[str, float]], held: Collection[str]) -> float:
+    """The share (0 to 1) of the traffic of `queries` that those of them make which are `held`."""
+    held = frozenset(held)
     total = sum(traffic for _, traffic in queries)
-    covered = sum(traffic for query, traffic in queries if query in held)
-    return Coverage(len(held), covered / total if total else 0.0)
+    return sum(traffic for query, traffic in queries if query in held) / total if total else 0.0
 
 
 def _frequent(queries: Collection[str], traffic: Mapping[str, float]) -> list[str]:

@@ -9,8 +9,10 @@ from cache.head import Head, Limits, choose_head, with_aliases
 from cache.layout import entry, parse_entry
 from cache.memory import MIB
 from evals.intervals import wilson
+from flows.ingest import INGESTED
 from flows.night import Night
 from flows.people import answers_of
+from labels.files import read_json
 
 ENDED = {
     "share": "cut at cache.head_share",
@@ -27,7 +29,8 @@ def head_of(night: Night) -> Head:
     """
     queries, cache = traffic_of(night), night.settings.cache
     labels, people = teacher_entries(night), people_entries(night)
-    head = choose_head(queries, labels, people, Limits(cache.head_share, cache.head_entries, cache.head_mib))
+    limits = Limits(cache.head_share, cache.head_entries, cache.head_mib)
+    head = replace(choose_head(queries, labels, people, limits), labelled=labelled_share(night))
     return _with_aliases(night, head, queries, {**labels, **people}) if cache.canonical_budget else head
 
 
@@ -38,6 +41,10 @@ def say_forecast(night: Night, head: Head) -> None:
         f"  head: {len(head.entries):,} queries{people}, {ENDED[head.ended]}; forecast: {head.hit_rate:.1%} of the traffic,"
         f" {head.bytes / MIB:,.1f} MiB of Redis"
     )
+    if head.labelled < 1:
+        night.screen.say(
+            f"  {1 - head.labelled:.1%} of the traffic is queries too rare or too personal to be labelled: no head answers them"
+        )
     if head.false_hits:
         night.screen.say(f"  {alias_words(head, head.false_hits, night.settings.cache.canonical_budget)}")
 
@@ -58,6 +65,11 @@ def traffic_of(night: Night) -> list[tuple[str, float]]:
     """The night's queries and their traffic."""
     table = night.queries()
     return list(zip(table["query"].to_pylist(), table["traffic"].to_pylist(), strict=True))
+
+
+def labelled_share(night: Night) -> float:
+    """The share (0 to 1) of what people ask that the night's queries are."""
+    return float((read_json(night.folder / INGESTED) or {}).get("labelled", 1.0))
 
 
 def teacher_entries(night: Night) -> dict[str, str]:

@@ -8,7 +8,10 @@ from cache.journal import MISS_DAYS
 from cache.misses import Misses, read_misses, trim_misses
 from flows.night import Night
 from labels.errors import ServiceError
+from labels.files import write_json
 from teacher.log import REASONS, Missed, ingest
+
+INGESTED = "ingested.json"
 
 
 def ingest_log(night: Night) -> dict[str, int]:
@@ -31,6 +34,7 @@ def ingest_log(night: Night) -> dict[str, int]:
         head_share=night.settings.cache.head_share,
         misses=misses.queries if misses else None,
     )
+    write_json(night.folder / INGESTED, {"labelled": found.labelled})
     say = night.screen.say
     dropped = sum(found.dropped.values())
     say(f"  {found.rows:,} rows, {dropped:,} dropped, {found.queries:,} distinct queries")

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from cache.answer import Answer
+from cache.canonical import canonical
 from cache.client import Client, connect, connect_async
 from cache.diff import read_generation
 from cache.head import Head, coverage
@@ -55,7 +56,7 @@ def publish_release(night: Night, head: Head, student: Path, forced: Sequence[st
         done = publish(client, head.lines, release, kept=settings.cache.kept_generations, ready=ready)
         resync(night, client)
         served = current_release(client) or release
-        found = published_json(night, client, served)
+        found = published_json(night, client, served, head.labelled)
     write_json(night.folder / PUBLISHED, found)
     same = before and before.release == served.release
     size = "unknown memory" if found["bytes"] is None else f"{found['bytes'] / MIB:,.1f} MiB"
@@ -72,7 +73,10 @@ def publish_release(night: Night, head: Head, student: Path, forced: Sequence[st
 
 def release_of(night: Night, head: Head, student: Path, forced: Sequence[str] = ()) -> Release:
     """The release of a head and a student. It and its generation are named by what they hold."""
-    generation = "g" + digest(LAYOUT, NORMALISATION_VERSION, night.task.name, night.task.version(), head.lines)
+    facts = LAYOUT, NORMALISATION_VERSION, night.task.name, night.task.version()
+    generation = "g" + digest(
+        *facts, sorted(head.lines)
+    )  # sorted: the same answers are the same, whatever their traffic
     return Release(
         release="r" + digest(generation, student.name, *sorted(forced))[:10],
         generation=generation,
@@ -89,14 +93,18 @@ def release_of(night: Night, head: Head, student: Path, forced: Sequence[str] = 
     )
 
 
-def published_json(night: Night, client: Client, release: Release) -> dict[str, float | int | None]:
+def published_json(night: Night, client: Client, release: Release, labelled: float) -> dict[str, float | int | None]:
     """What of a release is there: its entries, the share of tonight's traffic they answer, and its bytes (None: Redis
-    does not say).
+    does not say). Tonight's queries are the share `labelled` of it.
     """
-    covered = coverage(traffic_of(night), {query for query, _ in read_generation(client, release)})
+    traffic, held = traffic_of(night), {query for query, _ in read_generation(client, release)}
+    answered = held
+    if release.canonical:
+        forms = set(map(canonical, held))
+        answered = {query for query, _ in traffic if canonical(query) in forms}
     return {
-        "entries": covered.entries,
-        "traffic_share": round(covered.traffic_share, 4),
+        "entries": len(held),
+        "traffic_share": round(coverage(traffic, answered) * labelled, 4),
         "bytes": measured_bytes(client, release.generation, release.buckets),
     }
 

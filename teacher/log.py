@@ -41,6 +41,8 @@ REASONS = {
     "rare": "seen from too few sessions",
 }
 
+UNLABELLED = ("rare", "personal")  # what people ask all the same, and no head will answer
+
 # `plain_form` is `normalise` for ASCII without control characters (a test proves them equal). `hard` texts are judged in
 # Python: all others, and what may be empty, too long or personal.
 MACROS = rf"""
@@ -71,7 +73,8 @@ class Missed:
 class Ingested:
     """What a log held: `rows` = `kept` + all of `dropped` (rows by reason); `masked` are those kept with a mask.
 
-    `sizes` and `traffic` give the distinct queries and their traffic by band, those of `missed` included.
+    `sizes` and `traffic` give the distinct queries and their traffic by band, those of `missed` included. All that is the
+    share `labelled` (0 to 1) of what people ask: the rest was dropped as rare or personal.
     """
 
     rows: int
@@ -81,6 +84,7 @@ class Ingested:
     sizes: dict[Band, int]
     traffic: dict[Band, float]
     missed: Missed
+    labelled: float
 
     @property
     def queries(self) -> int:
@@ -123,14 +127,14 @@ def ingest(
             _drop_rare(con, min_sessions)
         if used.get("converted"):
             _group_conversions(con)
-        kept, masked, dropped, traffic = _fates(con, path, rows)
+        kept, masked, dropped, traffic, unlabelled = _fates(con, path, rows)
         missed = _add_misses(con, misses or {}, min_sessions)
         traffic += missed.taken
         with replacing(out) as unfinished:
             bands = _write(con, unfinished, night, traffic, head_share)
     sizes: dict[Band, int] = {band: bands.get(band, (0, 0.0))[0] for band in get_args(Band)}
     shares: dict[Band, float] = {band: bands.get(band, (0, 0.0))[1] for band in get_args(Band)}
-    return Ingested(rows, kept, masked, dropped, sizes, shares, missed)
+    return Ingested(rows, kept, masked, dropped, sizes, shares, missed, traffic / (traffic + unlabelled))
 
 
 def check_columns(columns: Columns, min_sessions: int) -> None:
@@ -299,8 +303,13 @@ def _group_conversions(con: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def _fates(con: duckdb.DuckDBPyConnection, path: str | Path, rows: int) -> tuple[int, int, dict[str, int], float]:
-    """Rows kept, rows masked, rows dropped by reason, traffic kept. Raises where rows are lost or none is kept."""
+def _fates(
+    con: duckdb.DuckDBPyConnection, path: str | Path, rows: int
+) -> tuple[int, int, dict[str, int], float, float]:
+    """Rows kept, rows masked, rows dropped by reason, traffic kept, traffic of UNLABELLED ones.
+
+    Raises where rows are lost or none is kept.
+    """
     found = con.execute("SELECT fate, sum(rows), sum(masked), sum(traffic) FROM queries GROUP BY fate").fetchall()
     dropped = {fate: int(count) for fate, count, *_ in sorted(found, key=str) if fate}
     kept, masked, traffic = next((row[1:] for row in found if row[0] is None), (0, 0, 0.0))
@@ -311,7 +320,8 @@ def _fates(con: duckdb.DuckDBPyConnection, path: str | Path, rows: int) -> tuple
     if not kept:
         reasons = ", ".join(f"{count} {REASONS[fate]}" for fate, count in dropped.items())
         raise InputError(f"the log {path} holds no usable query: {rows} rows, {reasons}")
-    return int(kept), int(masked), dropped, traffic
+    unlabelled = sum(row[3] for row in found if row[0] in UNLABELLED)
+    return int(kept), int(masked), dropped, traffic, unlabelled
 
 
 def _add_misses(con: duckdb.DuckDBPyConnection, misses: Misses, min_days: int) -> Missed:

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.canonical import ALIAS, canonical
-from cache.head import Coverage, Limits, choose_head, coverage, with_aliases
+from cache.head import Limits, choose_head, coverage, with_aliases
 from cache.layout import entry
 from cache.memory import MIB, forecast_bytes
 from labels.errors import SettingsError
@@ -43,7 +43,7 @@ def test_head_is_the_most_frequent_queries_until_the_share_is_covered(share, hea
 def test_a_query_without_a_label_is_passed_over_and_stays_uncovered():
     head = choose_head(QUERIES, labels("bread", "tea", "oat milk"), {}, Limits(0.4))
     assert [query for query, _ in head.entries] == ["bread", "oat milk"]
-    assert head.traffic_share == coverage(QUERIES, ["bread", "oat milk"]).traffic_share == 0.4
+    assert head.traffic_share == coverage(QUERIES, ["bread", "oat milk"]) == 0.4
     assert head.cut == 3  # by its rank among all queries, as the plot of the traffic draws it
 
 
@@ -74,7 +74,7 @@ def test_people_come_before_the_teacher_where_there_is_little_room():
 def test_no_traffic_is_no_head():
     head = choose_head([], ALL, {}, Limits(0.8))
     assert (head.entries, head.traffic_share, head.cut) == ([], 0.0, 0)
-    assert coverage([], []) == Coverage(0, 0.0)
+    assert coverage([], []) == 0.0
 
 
 def test_a_share_outside_0_to_1_is_refused():
@@ -108,7 +108,7 @@ def test_whatever_the_log_a_head_keeps_its_limits_and_its_order(traffic, labelle
     assert len(held) == len(head.entries) <= (most or len(NAMES))
     assert mib is None or not held or head.bytes <= mib * MIB
     assert head.bytes == forecast_bytes(head.entries)
-    assert head.traffic_share == coverage(queries, held).traffic_share
+    assert head.traffic_share == coverage(queries, held)
     assert all(held[query] == (theirs.get(query) or ours[query]) for query in held)
     by_teacher = [query for query, _ in head.entries if query not in answered]
     assert not by_teacher or answered <= held.keys()

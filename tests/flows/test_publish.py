@@ -18,6 +18,7 @@ from cache.release import current_release, releases
 from cache.server import local_redis
 from cache.sync import SyncLookup
 from flows.head import head_json, head_of
+from flows.ingest import ingest_log
 from flows.publish import PUBLISHED, measure_lookup, publish_release
 from flows.settings import ROOT
 from labels.files import read_json
@@ -115,6 +116,20 @@ def test_what_people_said_is_brought_in_line_at_each_publish(begin, client):
     }
 
 
+def test_what_is_too_rare_to_label_is_asked_all_the_same_and_the_forecast_says_so(begin, tmp_path):
+    rows = [f"query {number % 4},s{number}" for number in range(8)] + ["once,s1", "ann's secret,s2"]
+    (tmp_path / "sessions.csv").write_text("\n".join(["query,who", *rows]))
+    told = {"log__path": str(tmp_path / "sessions.csv"), "log__session": "who", "log__min_sessions": 2}
+    night = begin([label(number) for number in range(4)], **told, log__misses=False)
+    ingest_log(night)
+    head = head_of(night)
+    release = publish_release(night, head, night.work / "students" / "s1")
+    there = read_json(night.folder / PUBLISHED)
+    assert (head.traffic_share, release.traffic_share, there["traffic_share"]) == (1.0, 0.8, 0.8)
+    assert "forecast: 80.0% of the traffic" in said(night)
+    assert "20.0% of the traffic is queries too rare or too personal to be labelled" in said(night)
+
+
 VARIANTS = [("oat milk", "milk oat"), ("red shoes", "red shoe"), ("green teas", "tea green")]
 
 
@@ -136,6 +151,7 @@ def test_aliases_are_published_within_the_budget_and_answer_other_words_orders_a
     release = publish_release(night, head, night.work / "students" / "s1")
     assert (release.canonical, release.entries) == (True, 240)
     assert read_json(night.folder / PUBLISHED)["entries"] == 240
+    assert read_json(night.folder / PUBLISHED)["traffic_share"] == release.traffic_share
     assert "aliases: 0.0% of what they answer is wrong (95%: 0.0% to" in said(night)
     with SyncLookup(Lookup(connect_async(redis_url), {}, night.task, deadline=5.0)) as lookup:
         found = {query: lookup.get(query).source for query in ("oat milk 7", "7 MILKS oats", "oat tea 7")}

@@ -211,6 +211,7 @@ def test_queries_from_few_sessions_are_kept_out(tmp_path):
     }  # told apart after normalising and masking
     assert found.dropped == {"empty": 1, "rare": 6}
     assert found.masked == 3
+    assert found.labelled == 10 / 16, "what is rare is asked all the same, what is empty is not"
     assert set(traffic(path, QUERY | {"session": "s"})) == {"milk", "salt", "mail (email)", "tea", "jam"}
     assert "17 rows, 1 empty, 16 seen from too few sessions" in refused_after(path, QUERY | {"session": "s"}, 9)
 
