@@ -24,11 +24,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from cache.http import HEADERS, LOOKUP, LookupApp
 from cache.log import json_lines
 from cache.shared import Shared
-from labels.errors import BusyError, ServiceError
+from labels.errors import BusyError, ServiceError, StillhouseError
 
 HOST, PORT = "127.0.0.1", 8017
 DRAIN_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 75  # longer than the 60 of common balancers: who closes an idle connection first should not be us
+HEAD_SECONDS = 10.0  # from the first byte of a request's head to its last
 MAX_HEAD = 256 * 1024  # bytes of a request before its body
 MAX_URL = 2**16 - 1  # bytes that httptools reads
 ENDINGS = (signal.SIGINT, signal.SIGTERM)
@@ -42,19 +43,19 @@ def run(
     """Serve until Ctrl-C or SIGTERM, then drain and return. Call it in the main thread.
 
     `make_app` is called in each of the `workers` processes, once it is there; the app's lifespan too. A process that dies
-    is started anew. Raises BusyError where the port is taken and ServiceError where it can't be listened on, both before
+    is started anew. Raises BusyError where the port is taken and ServiceError where it can't be listened on, as a rule before
     any app is made; and whatever making or starting the app raises (with several processes: as a ServiceError).
     """
     # SIGTERM ends it as Ctrl-C does: by unwinding, so that the services it shares are let go of.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with json_lines(), closing(_listen(host, port)) as listening:
+        with json_lines(), closing(_bind(host, port)) as bound:
             if workers == 1:
-                work(make_app, listening, Shared(), 0, drain_seconds)
+                work(make_app, bound, Shared(), 0, drain_seconds)
             else:
                 from cache.supervise import supervise
 
-                supervise(make_app, listening, workers, drain_seconds)
+                supervise(make_app, bound, workers, drain_seconds)
     except KeyboardInterrupt:
         pass
     finally:
@@ -63,7 +64,7 @@ def run(
 
 def work(
     make_app: MakeApp,
-    listening: socket.socket,
+    bound: socket.socket,
     shared: Shared,
     number: int,
     drain_seconds: float,
@@ -83,26 +84,39 @@ def work(
         async with app.router.lifespan_context(app):
             gc.collect()
             gc.freeze()  # what is there now stays: later collections need not walk through it, which took 90 ms at times
-            await _Server(app, drain_seconds, ready, parent).serve([listening])
+            await _Server(app, drain_seconds, ready, parent).serve([bound])
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's, with an end to how long a request's head may get, and with our words for what it can't read."""
+    """uvicorn's, with an end to how long a request's head may get and may take, and with our words for what it can't read.
+
+    uvicorn would wait for a request for ever: connections that a caller lost sight of would eat up all there may be.
+    """
 
     url = b""
     _head = 0  # bytes of a head that has not ended yet
+    _head_due = 0.0  # when it has to, by the loop's clock
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._close_at(self.loop.time() + KEEP_ALIVE_SECONDS)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.scope is None or "path" in self.scope:
+        super().data_received(data)  # closes at no time, for now
+        if self.scope is not None and "path" in self.scope:
             self._head = 0
         elif (head := self._head + len(data)) <= MAX_HEAD:
+            self._head_due = self._head_due if self._head else self.loop.time() + HEAD_SECONDS
             self._head = head
+            self._close_at(self._head_due)
         elif not self.transport.is_closing():
             self.send_400_response("")
+
+    def _close_at(self, when: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_at(when, self.timeout_keep_alive_handler)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request, and end the connection."""
@@ -151,7 +165,11 @@ class _Server(uvicorn.Server):
                 self._app.drain()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # another began to listen while the app was starting
+            host, port = sockets[0].getsockname()[:2] if sockets else (HOST, PORT)
+            raise _refused(host, port, error) from error
         if self._parent is not None:
             asyncio.get_running_loop().add_reader(self._parent, self._orphaned)
         self._ready()
@@ -176,15 +194,24 @@ class _Server(uvicorn.Server):
                 signal.signal(ending, handler)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket on the port, held from before the app starts, so that nobody takes it meanwhile."""
+def _bind(host: str, port: int) -> socket.socket:
+    """A socket on the port, which listens from the app's start on: callers are refused before, not kept waiting."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if bound.family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # What it accepts inherits this, which asyncio sets on no socket made elsewhere: without it the body of an answer
+        # waits 40 ms for the caller to acknowledge its head.
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        bound.bind((host, port))
     except (OSError, OverflowError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            raise BusyError(f"port {port} of {host} is taken by another program; choose another: --port N") from error
-        raise ServiceError(f"can't listen on {host}, port {port}: {error}; choose others: --host, --port") from error
-    # What it accepts inherits this, which asyncio sets on no socket made elsewhere: without it the body of an answer
-    # waits 40 ms for the caller to acknowledge its head.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
+        bound.close()
+        raise _refused(host, port, error) from error
+    return bound
+
+
+def _refused(host: str, port: int, error: OSError | OverflowError) -> StillhouseError:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return BusyError(f"port {port} of {host} is taken by another program; choose another: --port N")
+    return ServiceError(f"can't listen on {host}, port {port}: {error}; choose others: --host, --port")

@@ -35,7 +35,7 @@ class _Worker:
     told: bytes = b""
 
 
-def supervise(make_app: MakeApp, listening: socket.socket, workers: int, drain_seconds: float) -> None:
+def supervise(make_app: MakeApp, bound: socket.socket, workers: int, drain_seconds: float) -> None:
     """Keep `workers` processes serving until SIGINT or SIGTERM, then let them drain, and return.
 
     Raises ServiceError where one of the first can't start, with what it said.
@@ -52,7 +52,7 @@ def supervise(make_app: MakeApp, listening: socket.socket, workers: int, drain_s
             os.set_blocking(heard, False)
             return _Worker(number, pid, heard, time.monotonic())
         os.close(held)  # in the worker: whatever happens, it never returns into its parent's code
-        _be_worker(lambda ready: work(make_app, listening, shared, number, drain_seconds, ready, lifeline), telling)
+        _be_worker(lambda ready: work(make_app, bound, shared, number, drain_seconds, ready, lifeline), telling)
 
     before = {one: signal.signal(one, lambda number, _: ending.append(number)) for one in ENDINGS}
     alive: list[_Worker] = []
@@ -62,6 +62,7 @@ def supervise(make_app: MakeApp, listening: socket.socket, workers: int, drain_s
             time.sleep(POLL)
             alive = [_tend(worker, start) for worker in alive]
     finally:
+        bound.close()  # while anybody holds it, whoever connects is let in, and waits for the end
         _end(alive, signal.SIGTERM, drain_seconds + GRACE_SECONDS)
         _end(alive, signal.SIGKILL, GRACE_SECONDS)
         os.close(lifeline)

@@ -6,11 +6,13 @@ import socket
 import threading
 import time
 import urllib.request
+from contextlib import suppress
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 
+from cache import serve
 from cache.http import create_app
 from cache.serve import run
 from labels.errors import BusyError, ServiceError
@@ -75,6 +77,51 @@ def test_a_release_that_comes_and_one_that_follows_are_logged(client, redis_url)
             time.sleep(0.6)  # the log looks twice a second
         events = logged(ended(process))
     assert [event.get("release") for event in events if event["event"] == "ready"] == ["r1", "r2"]
+
+
+def connects(http):
+    """Whether anybody listens there."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", http.base_url.port), timeout=5):
+        return True
+    return False
+
+
+def test_nobody_is_let_in_who_would_only_wait_for_the_end(client, redis_url):
+    """Of several processes too, while one still answers somebody."""
+    publish_queries(client, 1, "milk")
+    with serving(redis_url, seconds=1.5, workers=2, drain_seconds=4.0) as (http, process):
+        asking = threading.Thread(target=lambda: httpx.get(f"{http.base_url}/v1/lookup?q=slow", timeout=10))
+        asking.start()
+        until(lambda: any(one["student_in_flight",] for one in figures(http)))
+        process.send_signal(signal.SIGTERM)
+        until(lambda: not connects(http))
+        assert asking.is_alive()
+        asking.join()
+        process.communicate(timeout=20)
+
+
+def test_a_connection_without_a_whole_request_is_closed():
+    """One that says nothing, one that stops within a request's head, one that never comes to its end."""
+    port = free_port()
+    child = os.fork()
+    if not child:
+        serve.KEEP_ALIVE_SECONDS = serve.HEAD_SECONDS = 0.4
+        run(Starlette, port=port)
+        os._exit(0)
+    try:
+        until(lambda: connects(httpx.Client(base_url=f"http://127.0.0.1:{port}")))
+        silent, half, slow = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(3)]
+        half.sendall(b"GET / HT")
+        with suppress(ConnectionError):
+            for sent in range(200):
+                slow.sendall(b"x: y\r\n" if sent else b"GET / HTTP/1.1\r\n")
+                time.sleep(0.05)
+            pytest.fail("it may go on for ever")
+        assert [silent.recv(1), half.recv(1)] == [b"", b""]
+        assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 404
+    finally:
+        os.kill(child, signal.SIGINT)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def never():
