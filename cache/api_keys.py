@@ -27,6 +27,8 @@ class ApiKeys:
 
 def parse_api_keys(text: str) -> ApiKeys | None:
     """The keys in "name:key,name:key"; None for no text. Raises SettingsError, which names no key."""
+    if not text:
+        return None
     pairs = [pair.strip() for pair in text.split(",") if pair.strip()]
     keys: dict[str, str] = {}
     for number, pair in enumerate(pairs, 1):
@@ -38,8 +40,12 @@ def parse_api_keys(text: str) -> ApiKeys | None:
             )
         if name in keys:
             raise SettingsError(f"STILLHOUSE_API_KEYS: {name!r} has two keys; give each a name of its own")
+        if key in keys.values():
+            raise SettingsError(f"STILLHOUSE_API_KEYS: {name!r} has the key of another; give each a key of its own")
         keys[name] = key
-    return ApiKeys(keys) if keys else None
+    if not keys:  # somebody meant to set some: that is no leave to answer everybody
+        raise SettingsError("STILLHOUSE_API_KEYS: wanted name:key,name:key, got no key; set it right or unset it")
+    return ApiKeys(keys)
 
 
 def key_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -66,7 +66,8 @@ def create_app(
     """The service. `make_lookup` is entered when the app starts and left when it stops.
 
     With `keys` only who sends one is answered lookups and metrics. `rate` is how many requests a second each key, or
-    without keys each address, may send. `log_queries` writes the text of slow and failed lookups into the log.
+    without keys each address, may send; of a proxy on this machine, or one that uvicorn's FORWARDED_ALLOW_IPS names, it
+    is the address in X-Forwarded-For. `log_queries` writes the text of slow and failed lookups into the log.
     """
     return LookupApp(make_lookup, keys, rate, log_queries)
 
@@ -238,11 +239,12 @@ class LookupApp(Starlette):
         before: object = ()
         while True:
             release, reason = await lookup.current()
-            self._metrics_of.tell(release)
+            self._metrics_of.tell(release, reason)
             if (now := (release and release.release, reason)) != before:
                 told = {"release": release.release, "student": release.student} if release else {}
                 told |= {"reason": reason} if reason else {}
-                note("ready" if release else "not ready", told={"worker": self._worker, **told})
+                level = logging.WARNING if reason else logging.INFO
+                note("ready" if release else "not ready", level, told={"worker": self._worker, **told})
                 before = now
             if self._failures > MOST_LOGGED:
                 note("more failed", logging.WARNING, told={"requests": self._failures - MOST_LOGGED})
@@ -260,20 +262,20 @@ class LookupApp(Starlette):
         return JSONResponse({"status": "ok"})
 
     async def _readyz(self, _: Request) -> Response:
-        """A release is served; 503 and why where none is."""
+        """A release is served, if need be that of a Redis that is away; 503 and why where none is."""
         if self._lookup is None or self._draining:
             release, reason = None, "the service is about to end" if self._draining else NOT_STARTED
         else:
             release, reason = await self._lookup.current()
         if release is None:
             return JSONResponse({"status": "not ready", "reason": reason}, 503)
-        return JSONResponse({"status": "ready", "release": release.release})
+        return JSONResponse({"status": "ready", "release": release.release} | ({"reason": reason} if reason else {}))
 
     async def _metrics(self, _: Request) -> Response:
         """Prometheus's text format."""
         if self._lookup is None:
             raise HTTPException(503, NOT_STARTED)
-        return Response(self._metrics_of.text((await self._lookup.current())[0]), media_type=CONTENT_TYPE)
+        return Response(self._metrics_of.text(*await self._lookup.current()), media_type=CONTENT_TYPE)
 
     async def _openapi(self, request: Request) -> Response:
         """What the service takes and gives."""

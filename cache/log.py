@@ -31,7 +31,8 @@ def json_lines() -> Iterator[None]:
     """In the block, our events and uvicorn's go to standard error as JSON lines, and nowhere else."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLine())
-    loggers = [(LOGGER, logging.INFO), (logging.getLogger("uvicorn.error"), logging.WARNING)]
+    # uvicorn warns of each request that is none: whoever scans ports could fill the disk
+    loggers = [(LOGGER, logging.INFO), (logging.getLogger("uvicorn.error"), logging.ERROR)]
     before = [(logger, logger.handlers, logger.level, logger.propagate) for logger, _ in loggers]
     for logger, level in loggers:
         logger.handlers, logger.propagate = [handler], False

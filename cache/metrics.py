@@ -25,6 +25,8 @@ __all__ = ["CONTENT_TYPE", "Metrics"]
 Numbers = dict[str, Any]
 """Numbers, lists of numbers and dicts of these."""
 STATES = ("closed", "half-open", "open")
+REFUSED = ("corrupted", "queue full")
+"""What lookups turn down; told before it happens too: a rate is taken only between two figures."""
 
 
 class Metrics:
@@ -36,24 +38,24 @@ class Metrics:
         died = shared.told(worker)
         self._before: Numbers = json.loads(died)["counts"] if died else {}
 
-    def tell(self, release: Release | None) -> None:
-        """Put this process's numbers, and which release it serves, where the others find them."""
-        self._shared.tell(self._worker, json.dumps(self._numbers(release)).encode())
+    def tell(self, release: Release | None, trouble: str = "") -> None:
+        """Put this process's numbers where the others find them; the release and the trouble are `Lookup.current`'s."""
+        self._shared.tell(self._worker, json.dumps(self._numbers(release, trouble)).encode())
 
-    def text(self, release: Release | None) -> bytes:
+    def text(self, release: Release | None, trouble: str = "") -> bytes:
         """All processes' figures together, in Prometheus's text format."""
-        self.tell(release)
+        self.tell(release, trouble)
         told = [self._shared.told(worker) for worker in range(self._shared.workers)]
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Told(add_up(json.loads(one) for one in told if one)))
         return generate_latest(registry)
 
-    def _numbers(self, release: Release | None) -> Numbers:
+    def _numbers(self, release: Release | None, trouble: str) -> Numbers:
         lookup, counts = self._lookup, self._lookup.journal.counts
         mine: Numbers = {
             "latency": counts.latency,
             "milliseconds": counts.milliseconds,
-            "refused": counts.refused,
+            "refused": dict.fromkeys(REFUSED, 0) | counts.refused,
             "misses": counts.misses,
             "lost": counts.lost,
             "flush_failures": lookup.journal.failures,
@@ -65,6 +67,7 @@ class Metrics:
             "waiting": lookup.flights.waiting,
             "journal": lookup.journal.waiting,
             "breaker": {lookup.breaker.state: 1},
+            "trouble": int(bool(trouble)),
             "release": {json.dumps([release.release, release.generation, release.student]): 1} if release else {},
             "entries": {release.release: release.entries} if release else {},
             "forecast": {release.release: release.traffic_share} if release else {},
@@ -106,6 +109,7 @@ class _Told(Collector):
         yield _gauge("student_in_flight", "Questions the student is answering.", now["in_flight"])
         yield _gauge("student_queue", "Questions that wait for the student.", now["waiting"])
         yield _gauge("journal_waiting", "Different missed queries that wait for Redis.", now["journal"])
+        yield _gauge("redis_trouble", "Processes that can't reach Redis, or find no release there.", now["trouble"])
         states = GaugeMetricFamily(
             "stillhouse_breaker_state", "Processes whose student's circuit breaker is so.", labels=["state"]
         )

@@ -53,6 +53,7 @@ def test_the_figures_are_what_happened(redis_url, client):
     assert found["release", "g1", "r1", "s1"] == 1
     assert found["release_entries", "r1"] == 2
     assert found["breaker_state", "closed"] == 1
+    assert found["refused_total", "corrupted"] == found["redis_trouble",] == 0
     assert found["student_in_flight",] == found["student_queue",] == 0
 
 
@@ -65,6 +66,11 @@ def test_a_failing_student_and_a_corrupted_entry_are_seen(redis_url, client):
     assert found["breaker_state", "open"] == 1
     assert found["refused_total", "corrupted"] > 0
     assert found["answer_seconds_count", "none"] == 8
+
+
+def test_a_redis_that_is_away_is_seen():
+    found = read(figures_after("redis://127.0.0.1:1", Echo(), ["milk"]).text)
+    assert found["redis_trouble",] == 1
 
 
 def test_latency_buckets_only_grow(redis_url, client):
