@@ -210,10 +210,13 @@ def _check_normal(queries: Sequence[str]) -> None:
 def _read_back(client: Client, keys: list[str], sample: dict[str, bytes]) -> None:
     there = count_keys(client, keys)
     if there != len(keys):
-        raise PublishError(f"{len(keys)} buckets were written but {there} are there; is Redis evicting (maxmemory)?")
+        why = "is Redis evicting (maxmemory), or did another publisher clear up? Run the same command again"
+        raise PublishError(f"{len(keys)} buckets were written but {there} are there; {why}")
     for (key, value), back in zip(sample.items(), read_keys(client, list(sample)), strict=True):
         if back != value:
-            raise PublishError(f"{key} was read back other than it was written; does another program write there?")
+            raise PublishError(
+                f"{key} was read back other than it was written; does another program or publisher write there?"
+            )
 
 
 def _check_release(release: Release) -> None:
