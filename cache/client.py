@@ -152,10 +152,11 @@ def _shown(url: str) -> str:
 
 
 def _unreached(where: str, error: Exception) -> ServiceError:
-    todo = "start it or set cache.redis_url (REDIS_URL), then run the same command again"
+    setting = "cache.redis_url (STILLHOUSE_CACHE__REDIS_URL)"
+    todo = f"start it or set {setting}, then run the same command again"
     cause = error.__cause__ if isinstance(error, RedisClusterException) else error  # what a node said is behind it
     if isinstance(cause, AuthenticationError | NoPermissionError):
-        todo = "set the user and password in cache.redis_url (REDIS_URL), or allow the user what docs/redis.md lists"
+        todo = f"set the user and password in {setting}, or allow the user what docs/redis.md lists"
     elif "luster mode is not enabled" in str(error) or "luster support disabled" in str(error):
         todo = "that Redis stands alone: leave out cache.cluster"
     return ServiceError(f"wanted Redis at {where}, got: {error}; {todo}")

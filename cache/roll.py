@@ -97,7 +97,7 @@ class Roller:
 
     `serving` gives the release that the process answers from. A student is let go when neither that release, nor the one in
     Redis, nor a coming one has needed it for `linger` seconds: by then the last question put to it is over. While Redis
-    can't be reached everything stays as it is. `say` is told what happens.
+    can't be reached everything stays as it is. `say` is told what happens, `warn` what should not.
     """
 
     def __init__(
@@ -107,8 +107,10 @@ class Roller:
         serving: Callable[[], Awaitable[Release | None]],
         linger: float,
         say: Say,
+        warn: Say,
     ) -> None:
-        self._client, self._students, self._serving, self._linger, self._say = client, students, serving, linger, say
+        self._client, self._students, self._serving, self._linger = client, students, serving, linger
+        self._say, self._warn = say, warn
         self._id = secrets.token_hex(8)
         self._name = f"{socket.gethostname()}, process {os.getpid()}"
         self._tasks: dict[str, asyncio.Task[None]] = {}  # at most one a student: it is held, or let go
@@ -144,7 +146,7 @@ class Roller:
             except (RedisError, OSError, TimeoutError) as error:
                 if not trouble:
                     trouble = f"publishers don't see this server: Redis can't be reached ({error})"
-                    self._say(trouble)
+                    self._warn(trouble)
             with suppress(TimeoutError):
                 async with asyncio.timeout(BEAT):
                     await self._news.wait()
@@ -206,7 +208,7 @@ class Roller:
             times = self._failed[student].times + 1 if student in self._failed else 1
             wait = min(2.0**times, RETRY_SECONDS)
             self._failed[student] = _Failure(reason, attempt, times, time.monotonic() + wait)
-            self._say(f"student {student} is not ready: {reason}")
+            self._warn(f"student {student} is not ready: {reason}")
         else:
             self._failed.pop(student, None)
             self._say(f"student {student} is ready")
@@ -216,7 +218,7 @@ class Roller:
         try:
             await self._students.let_go(student)
         except Exception as error:
-            self._say(f"student {student} did not stop cleanly: {type(error).__name__}: {error}")
+            self._warn(f"student {student} did not stop cleanly: {type(error).__name__}: {error}")
         else:
             self._say(f"student {student} is let go")
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import logging
 import mmap
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -111,17 +113,18 @@ async def serving_lookup(settings: Settings, url: str, started: mmap.mmap) -> As
         return (await lookup.current())[0]
 
     linger = 2 * settings.cache.deadline_ms / 1000 + LINGER_SECONDS  # a question's own deadline, and that of its flight
-    async with HeldStudents(settings, note) as students:
+    warn = partial(note, level=logging.WARNING)
+    async with HeldStudents(settings, warn) as students:
         try:
             await students.hold((await asyncio.to_thread(release_at, settings, url)).student, patience=0)
         except StillhouseError as error:
             if not started[0]:
                 raise
-            note(f"the student is not ready: {error}")
+            warn(f"the student is not ready: {error}")
         async with (
             lookup_with(settings, url, students.clients) as lookup,
             closing_async(connect_async(url, settings.cache.cluster)) as client,
-            Roller(client, students, served, linger, note),
+            Roller(client, students, served, linger, note, warn),
         ):
             started[0] = 1
             yield lookup
@@ -161,7 +164,7 @@ def mount_review(app: LookupApp, settings: Settings) -> None:
     try:
         app.mount("/review", review_app(settings))
     except (StillhouseError, OSError) as error:
-        note(f"no review page: {error}")
+        note(f"no review page: {error}", logging.WARNING)
 
 
 def roll_back(settings: Settings, release: str | None) -> Release:

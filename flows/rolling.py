@@ -126,7 +126,7 @@ class HeldStudents:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             for student in self.ready.copy():
-                if (why := await self._dead(student)) and student in self.ready:
+                if student in self.ready and (why := await self._dead(student)) and student in self.ready:
                     self.ready.discard(student)
                     self._say(f"the server of student {student} died ({why}); starting it again")
 
@@ -183,11 +183,18 @@ def _found(template: str, student: str, patience: float, given_up: Callable[[], 
     while problem := _problem(url, student):
         if time.monotonic() >= give_up or given_up():
             raise ServiceError(
-                f"serve.student_url: wanted a server of student {student} at {url}, got: {problem}; start it there"
+                f"serve.student_url: wanted a server of student {student} at {_shown(url)}, got:"
+                f" {problem.replace(url, _shown(url))}; start it there"
                 f" (vllm serve … --served-model-name {student}) or set the URL right"
             )
         time.sleep(0.5)
     return url
+
+
+def _shown(url: str) -> str:
+    """The URL without a user's name and password."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def _problem(url: str, student: str) -> str:

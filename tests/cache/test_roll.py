@@ -50,9 +50,10 @@ async def serving(url, shelf, linger=0.2, said=None):
     async def nothing_else():
         return None
 
+    say = (said if said is not None else []).append
     async with (
         connect_async(url) as client,
-        Roller(client, shelf, nothing_else, linger, (said if said is not None else []).append) as roller,
+        Roller(client, shelf, nothing_else, linger, say, say) as roller,
     ):
         yield roller
 
