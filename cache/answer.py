@@ -4,7 +4,7 @@ from collections.abc import Callable
 from types import GenericAlias
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from cache.layout import AUTHORS, BrokenError
@@ -78,13 +78,13 @@ class Opener:
         confidence = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
         author, made = Annotated[int, Field(ge=0, lt=len(AUTHORS))], Annotated[int, Field(default=None)]
         entry: Any = GenericAlias(tuple, (*kinds, confidence, author, made))
-        self._parse = TypeAdapter(entry).validator.validate_json
+        self._parse = TypeAdapter(entry, config=ConfigDict(strict=True)).validator.validate_json
         self._whole = _whole(task)
 
     def open(self, raw: bytes | str, source: Source, made: float) -> Found:
         """The answer that an entry holds; `made` is for one that does not say. Raises BrokenError where it is none."""
         try:
-            values = self._parse(raw, strict=True)
+            values = self._parse(raw)
             value = dict(zip(self._fields, values, strict=False))
             value_json = to_json(self._whole(value) if self._whole else value)
         except ValidationError as error:

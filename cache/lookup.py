@@ -173,24 +173,17 @@ class Lookup:
 
     def take(self, asked: "Asked", keys: Sequence[str], raw: Sequence[bytes | None]) -> None:
         """Find what there is in the values of these keys, as Redis gave them."""
-        count, left = len(asked.left), []
-        for query, bucket, key, tail in zip_longest(
-            asked.left,
-            raw[:count],
-            keys[count:],
-            raw[count:],
-        ):
-            one, read = self._head(asked.state, query, bucket)
-            if one is None and read:
-                asked.missed.add(query)
+        count, left, found = len(asked.left), [], asked.found
+        for query, bucket, key, tail in zip_longest(asked.left, raw[:count], keys[count:], raw[count:]):
+            one = self._head(asked, query, bucket)
             if one is None and tail is not None:
                 one = self._said_before(asked.state.release, tail)
-            if one is None:
-                left.append(query)
-                if read and key and self._mask(query) == query:  # nothing that says something of a person is written
-                    asked.kept_at[query] = key
-            else:
-                asked.found[query] = one
+            if one is not None:
+                found[query] = one
+                continue
+            left.append(query)
+            if key and query in asked.missed and self._mask(query) == query:  # nothing of a person is written
+                asked.kept_at[query] = key
         asked.left = left
 
     async def find(self, asked: "Asked", read: bool = True) -> None:
@@ -229,35 +222,35 @@ class Lookup:
 
     def end(self, asked: "Asked") -> list[Answer]:
         """The answers in order, counted and kept."""
-        found, missed, release, now = asked.found, asked.missed, asked.tier.release, time()
+        found, release, now = asked.found, asked.tier.release, time()
         spent, second = round((perf_counter() - asked.started) * 1000, 3), int(now)
         answers = {typed: one.found.stamped(one.query, release, spent, second) for typed, one in asked.held.items()}
         for typed, query in asked.wanted.items():
             answers[typed] = found[query].stamped(query, release, spent, second)
         told = [answers[typed] for typed in asked.queries]
-        others = [(typed, answers[typed]) for typed in asked.queries if answers[typed].source != "cache"]
-        if hits := len(told) - len(others):
+        if hits := [answer.source for answer in told].count("cache"):
             self.journal.answered("cache", spent, hits)
-        for typed, answer in others:
-            self.journal.answered(answer.source, spent)
-            if typed in asked.held or answer.query in missed:
-                self.journal.missed(self._mask(answer.query))
+        if hits < len(told):
+            self._count_others(asked, told)
         self._keep(asked, now)
         return told
 
-    def _head(self, state: State, query: str, bucket: bytes | None) -> tuple[Found | None, bool]:
-        """What the head says, and whether it could be read: where it is broken, or no answer of the task, it could not."""
-        if bucket is None:
-            return None, True
-        try:
-            lines = unseal(bucket)
-            entry = find(lines, query)
-            if entry is None and state.release and state.release.canonical:
-                entry = find(lines, _alias(query))
-            return None if entry is None else self._opener.open(entry, "cache", state.made), True
-        except BrokenError:
-            self._refused("corrupted")
-            return None, False
+    def _head(self, asked: "Asked", query: str, bucket: bytes | None) -> Found | None:
+        """What the head says; where it can be read, and says nothing, the query is among the missed."""
+        state = asked.state
+        if bucket is not None:
+            try:
+                lines = unseal(bucket)
+                entry = find(lines, query)
+                if entry is None and state.release and state.release.canonical:
+                    entry = find(lines, _alias(query))
+                if entry is not None:
+                    return self._opener.open(entry, "cache", state.made)
+            except BrokenError:
+                self._refused("corrupted")
+                return None
+        asked.missed.add(query)
+        return None
 
     def _said_before(self, release: Release | None, raw: bytes) -> Found | None:
         """What the student said when it was last asked."""
@@ -266,6 +259,14 @@ class Lookup:
         except BrokenError:
             self._refused("corrupted")
             return None
+
+    def _count_others(self, asked: "Asked", told: Sequence[Answer]) -> None:
+        """Count the answers that the head had not."""
+        for typed, answer in zip(asked.queries, told, strict=True):
+            if answer.source != "cache":
+                self.journal.answered(answer.source, answer.milliseconds)
+                if typed in asked.held or answer.query in asked.missed:
+                    self.journal.missed(self._mask(answer.query))
 
     def _keep(self, asked: "Asked", now: float) -> None:
         """Keep what was found in this process: the student's answers no longer than Redis does.
