@@ -81,7 +81,7 @@ class StudentClient:
         """The prompt's token ids as the server renders them."""
         body = {"model": self.name, "messages": messages(self._task, query), "add_generation_prompt": True}
         async with self._http().post(f"{self._url}/tokenize", json=body, raise_for_status=True) as response:
-            tokens: list[int] = (await response.json())["tokens"]
+            tokens: list[int] = json.loads(await response.read())["tokens"]
         return tokens
 
     async def __aenter__(self) -> Self:

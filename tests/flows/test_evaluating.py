@@ -157,7 +157,7 @@ def test_no_student_no_data_and_nothing_held_out_are_refused(settings, tmp_path)
 
 
 def release(student, task="semantic_roles"):
-    return Release("r1", "g1", student, task, "n", 1, 1)
+    return Release("r1", "g1", student, task, "n", "v", 1, 1, 1)
 
 
 @pytest.fixture

@@ -23,11 +23,11 @@ KEYS = {
     "head_traffic_share", "release", "seconds",
 }  # fmt: skip
 STAGES = [
-    "ingest", "retrieve", "label", "sample", "judge", "calibrate", "train", "evaluate", "gate", "publish", "look up", "choose",
-    "report",
+    "ingest", "retrieve", "label", "sample", "judge", "calibrate", "watch", "train", "evaluate", "gate", "publish", "look up",
+    "choose", "report",
 ]  # fmt: skip
 COMMANDS = [
-    "night", "label", "demo", "lookup", "serve", "labels", "schedule", "report", "releases", "rollback", "doctor",
+    "night", "label", "demo", "lookup", "serve", "labels", "schedule", "report", "releases", "rollback", "diff", "doctor",
 ]  # fmt: skip
 
 
