@@ -165,11 +165,15 @@ class _Server(uvicorn.Server):
                 self._app.drain()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        try:
-            await super().startup(sockets)
-        except OSError as error:  # another began to listen while the app was starting
-            host, port = sockets[0].getsockname()[:2] if sockets else (HOST, PORT)
-            raise _refused(host, port, error) from error
+        for bound in sockets or []:
+            try:
+                bound.listen(
+                    self.config.backlog
+                )  # uvloop would not say that another got there while the app was starting
+            except OSError as error:
+                host, port = bound.getsockname()[:2]
+                raise _refused(host, port, error) from error
+        await super().startup(sockets)
         if self._parent is not None:
             asyncio.get_running_loop().add_reader(self._parent, self._orphaned)
         self._ready()

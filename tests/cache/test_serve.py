@@ -135,6 +135,18 @@ def test_a_port_in_use_is_said_before_anything_starts():
             run(never, port=port)
 
 
+def test_a_port_that_another_takes_while_the_app_starts_is_not_shared_with_it():
+    port, others = free_port(), []
+
+    def make_app():
+        others.append(socket.create_server(("127.0.0.1", port)))
+        return Starlette()
+
+    with pytest.raises(BusyError, match=rf"port {port} of 127\.0\.0\.1 is taken"):
+        run(make_app, port=port)
+    others[0].close()
+
+
 @pytest.mark.parametrize(("host", "port"), [("192.0.2.1", 0), ("no.such.host.invalid", 0), ("127.0.0.1", 70_000)])
 def test_an_address_that_cannot_be_listened_on_is_one_clear_error(host, port):
     with pytest.raises(ServiceError, match=re.escape(f"can't listen on {host}, port {port}")):
