@@ -122,7 +122,9 @@ class _Protocol(HttpToolsProtocol):
         """Refuse what is no request, and end the connection."""
         long = self._head > 0 or len(self.url) > MAX_URL
         words = (
-            f"the request's head is too long; {LOOKUP} takes queries by POST too" if long else "this is no HTTP request"
+            f"the request's head is too long; {LOOKUP} takes queries by POST too"
+            if long
+            else "this is no HTTP request: percent-encode in the URL what is not ASCII"
         )
         body = json.dumps({"error": words}).encode()
         head = ["HTTP/1.1 400 Bad Request", "content-type: application/json", f"content-length: {len(body)}"]

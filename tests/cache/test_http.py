@@ -1,5 +1,6 @@
 import asyncio
 import json
+import socket
 import urllib.error
 import urllib.request
 from contextlib import asynccontextmanager, suppress
@@ -190,6 +191,15 @@ def test_a_hostile_query_is_an_answer_like_any_other(shop, query):
     assert answer.headers["content-type"] == "application/json"
     assert "set-cookie" not in answer.headers
     assert answer.json()["source"] in ("student", "tail-cache")
+
+
+def test_a_query_sent_as_it_is_typed_is_refused_with_what_to_do(shop):
+    """As curl does with q=crème."""
+    with socket.create_connection(("127.0.0.1", shop.base_url.port), timeout=10) as sending:
+        sending.sendall("GET /v1/lookup?q=crème HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        said = b"".join(iter(lambda: sending.recv(65_536), b""))
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert b"percent-encode" in said
 
 
 @pytest.mark.parametrize("length", [100_000, 400_000])
