@@ -24,7 +24,7 @@ from cache.client import AsyncClient
 
 KEPT = ("host", "port", "path", "db", "username", "password", "credential_provider")
 """What a connection of asyncio's and one of a thread's are told alike; and all that begins with "ssl_"."""
-READ_BYTES = 262_144
+READ_BYTES = 65_536
 
 
 class Wire:
