@@ -38,15 +38,15 @@ Ready = Callable[[Release], None]
 
 def current_release(client: Client) -> Release | None:
     """The release being served, None before the first. Raises ServiceError, or PublishError for a broken record."""
-    with reaching(client), _asking():
+    with reaching(client), _asking(RELEASE):
         raw = client.get(RELEASE)
     return _parsed(raw) if raw is not None else None
 
 
 def releases(client: Client) -> list[Release]:
     """Every release served, in the order last published, the latest at the end. Raises as `current_release` does."""
-    with reaching(client), _asking():
-        return [_parsed(raw) for raw in client.lrange(RELEASES, 0, -1)]
+    with reaching(client), _asking(RELEASES):
+        return [_parsed(raw, RELEASES) for raw in client.lrange(RELEASES, 0, -1)]
 
 
 def standing(client: Client) -> list[Release]:
@@ -61,6 +61,8 @@ def standing(client: Client) -> list[Release]:
 
 def rollback(client: Client, release: str | None = None, ready: Ready | None = None) -> Release:
     """Serve an earlier release again, in one atomic step: the one named, else the one before the current.
+
+    Where RELEASE was lost and the list was not, the last one is that of the list.
 
     `ready` is called with it before the switch and may raise to refuse. Gives the release now served. Raises
     PublishError where there is none such, its generation is gone or another switch came between, and ServiceError where
@@ -93,7 +95,7 @@ def switch(client: Client, release: Release, instead_of: Release | None = None) 
         raw = pipe.get(RELEASE)
         serving = _parsed(raw) if raw is not None else None
         buckets = pipe.hget(GENERATIONS, release.generation)
-        history = [_parsed(known) for known in pipe.lrange(RELEASES, 0, -1)]
+        history = [_parsed(known, RELEASES) for known in pipe.lrange(RELEASES, 0, -1)]
         if buckets is None or int(buckets) < 0:
             raise PublishError(
                 f"can't serve release {release.release}: another publisher removed its generation {release.generation}"
@@ -137,7 +139,7 @@ def remove_unkept(client: Client, kept: int = KEPT_GENERATIONS, besides: str | N
 
     def mark(pipe: Pipeline) -> None:
         raw = pipe.get(RELEASE)
-        recent = [_parsed(known).generation for known in reversed(pipe.lrange(RELEASES, 0, -1))]
+        recent = [_parsed(known, RELEASES).generation for known in reversed(pipe.lrange(RELEASES, 0, -1))]
         held = {besides, *list(dict.fromkeys(recent))[:kept], *([_parsed(raw).generation] if raw is not None else [])}
         going = {_text(name): abs(int(buckets)) for name, buckets in pipe.hgetall(GENERATIONS).items()}
         going = {name: buckets for name, buckets in going.items() if name not in held}
@@ -165,14 +167,16 @@ def _forget(generation: str, pipe: Pipeline) -> None:
 
 
 def _earlier(serving: Release | None, history: list[Release], wanted: str | None) -> Release:
-    if serving is None:
-        raise PublishError("there is no release to go back from; publish one first: `stillhouse night`")
+    if serving is None and not history:
+        raise PublishError("there is no release to go back to; publish one first: `stillhouse night`")
     if wanted is not None:
         for known in history:
             if known.release == wanted:
                 return known
         names = ", ".join(known.release for known in history)
         raise PublishError(f"wanted release {wanted}, got no such one; there are: {names}")
+    if serving is None:
+        return history[-1]
     order = [known.release for known in history]
     place = order.index(serving.release) if serving.release in order else len(order)
     if place == 0:
@@ -184,26 +188,28 @@ def _text(raw: bytes | str) -> str:
     return raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
 
 
-def _parsed(raw: bytes | str) -> Release:
+def _parsed(raw: bytes | str, key: str = RELEASE) -> Release:
     try:
         return parse_release(raw)
     except BrokenError as error:
-        raise _foreign(str(error)) from error
+        raise _foreign(key, str(error)) from error
 
 
 @contextmanager
-def _asking() -> Iterator[None]:
+def _asking(key: str) -> Iterator[None]:
     """Explains a key of another type than ours."""
     try:
         yield
     except ResponseError as error:
         if not str(error).startswith("WRONGTYPE"):
             raise
-        raise _foreign("it is of another type") from error
+        raise _foreign(key, "it is of another type") from error
 
 
-def _foreign(what: str) -> PublishError:
+def _foreign(key: str, what: str) -> PublishError:
+    # without the list the next publish removes all generations but the one served
+    then = "`stillhouse rollback` to serve the last one again" if key == RELEASE else "`stillhouse night`"
     return PublishError(
-        f"{RELEASE} or {RELEASES} in Redis holds no release ({what}); does another program write there?"
-        f" To start anew: `redis-cli DEL {RELEASE} {RELEASES}`, then `stillhouse night`"
+        f"{key} in Redis holds no release ({what}); does another program write there? To mend it:"
+        f" `redis-cli DEL '{key}'`, then {then}"
     )

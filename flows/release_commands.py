@@ -30,7 +30,8 @@ def rollback(
 ) -> None:
     """Serve an earlier release again, in one atomic step, once every server of lookups has its student ready.
 
-    What people said since stays: it is given whatever the release. [bold]stillhouse releases[/] lists those that are kept.
+    Where the record of the one served was lost, that one is served again. What people said since stays: it is given whatever
+    the release. [bold]stillhouse releases[/] lists those that are kept.
     """
     settings = settings_of(profile, work, set_)
     from flows.online import roll_back

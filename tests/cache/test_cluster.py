@@ -56,7 +56,7 @@ def test_a_lost_or_broken_bucket_is_noticed(cluster_client):
     with pytest.raises(PublishError, match=r"r1 has a broken bucket, stillhouse:.*\{g1:5\}"):
         list(read_generation(cluster_client, made))
     cluster_client.delete(bucket_key("g1", 5))
-    with pytest.raises(PublishError, match="has lost buckets"):
+    with pytest.raises(PublishError, match="has buckets lost or broken"):
         rollback(cluster_client)
 
 

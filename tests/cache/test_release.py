@@ -32,11 +32,28 @@ def test_after_a_rollback_the_next_release_goes_back_to_what_it_replaced(client)
 
 
 def test_rollback_says_what_it_cannot_do(client):
-    with pytest.raises(PublishError, match="no release to go back from"):
+    with pytest.raises(PublishError, match="no release to go back to"):
         rollback(client)
     publish_queries(client, 1, "milk")
     with pytest.raises(PublishError, match="wanted release r9, got no such one; there are: r1"):
         rollback(client, "r9")
+
+
+@pytest.mark.parametrize("broken", [None, "SET", "RPUSH"])
+def test_a_release_record_lost_or_spoiled_is_mended_as_the_message_says_by_a_rollback(client, broken):
+    made = [publish_queries(client, number, "milk") for number in (1, 2)]
+    client.delete(RELEASE)
+    if broken:
+        client.execute_command(broken, RELEASE, "junk")
+        with pytest.raises(
+            PublishError, match=f"holds no release .*`redis-cli DEL '{RELEASE}'`, then `stillhouse rollback`"
+        ):
+            rollback(client)
+        client.delete(RELEASE)
+    assert rollback(client) == made[1] == current_release(client)
+    client.delete(RELEASE)
+    assert rollback(client, "r1") == made[0] == current_release(client)
+    assert set(standing(client)) == set(made)
 
 
 @pytest.mark.parametrize("lost", [manifest_key("g1"), bucket_key("g1", 1)])
