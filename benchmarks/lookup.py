@@ -25,7 +25,7 @@ from benchmarks.peers.caches import PEERS, Job, time_cache
 from benchmarks.rates import Contender, by_turns, compare, told
 from cache.client import connect, connect_async
 from cache.layout import parse_entry
-from cache.lookup import Lookup
+from cache.lookup import PROCESS_ENTRIES, Lookup
 from cache.publish import publish
 from cache.sync import SyncLookup
 
@@ -138,7 +138,7 @@ class _Lookups:
 
 @asynccontextmanager
 async def _lookups(url: str, queries: Sequence[str]) -> AsyncIterator[_Lookups]:
-    def made(entries: int = 2 * HOT) -> Lookup:
+    def made(entries: int = PROCESS_ENTRIES) -> Lookup:
         return Lookup(connect_async(url), {}, TASK, deadline=PATIENCE_SECONDS, process_entries=entries)
 
     async with made() as warm, made() as hot, made(0) as without:
@@ -146,7 +146,7 @@ async def _lookups(url: str, queries: Sequence[str]) -> AsyncIterator[_Lookups]:
             for batch in _batches(queries[:HOT]):
                 await hot.get_many(batch)
                 sync_hot.get_many(batch)
-            for batch in _batches(traffic(queries, 20 * HOT, seed=1)):
+            for batch in _batches(traffic(queries, 6 * PROCESS_ENTRIES, seed=1)):
                 await warm.get_many(batch)
             yield _Lookups(warm, hot, without, sync_hot, sync_without)
 

@@ -194,7 +194,7 @@ class CacheSettings(Section):
     redis_url: str | None = None
     cluster: bool = False
     deadline_ms: float = Field(300, gt=0)
-    process_entries: int = Field(10_000, ge=0)
+    process_entries: int = Field(50_000, ge=0)
     tail_hours: float = Field(24, ge=0)
     in_flight: int = Field(64, ge=1)
     queue: int = Field(256, ge=0)
