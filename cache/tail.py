@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import islice
 from time import time
 from typing import Protocol, TypeAlias
 
@@ -82,8 +83,15 @@ class Tail:
             ((query, key),) = keys.items()
             found = {query: await self._ask(release, student, query, key, until)}
         else:
-            asked = [self._ask(release, student, query, key, until) for query, key in keys.items()]
-            found = dict(zip(keys, await asyncio.gather(*asked), strict=True))
+            # one batch leaves others half of the queue
+            most = max(1, (self.flights.in_flight + self.flights.queue) // 2)
+            asked = [self._ask(release, student, query, key, until) for query, key in islice(keys.items(), most)]
+            found = dict.fromkeys(
+                keys, nothing(f"more than {most} queries of this batch are new to the cache: ask fewer at once")
+            )
+            found |= dict(zip(keys, await asyncio.gather(*asked), strict=False))
+            for _ in range(len(keys) - most):
+                self._refused("queue full")
         if not away:
             return found
         return {

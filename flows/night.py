@@ -28,7 +28,7 @@ from labels.warehouse import Warehouse
 from teacher.log import check_columns
 
 ID = "%Y-%m-%dT%H-%M-%S"
-SECRET = {"cache": {"redis_url"}, "teacher": {"url"}}
+SECRET = {"cache": {"redis_url"}, "teacher": {"url"}, "serve": {"student_url"}}
 """Settings that may hold a password, and are not written down."""
 
 

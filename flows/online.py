@@ -19,10 +19,11 @@ from cache.http import LookupApp, create_app
 from cache.journal import Journal
 from cache.log import note
 from cache.lookup import Lookup, Student
-from cache.release import current_release, rollback
+from cache.release import current_release, releases, rollback
 from cache.roll import Roller, wait_ready
 from cache.serve import run
 from cache.server import local_redis
+from evals.page.guard import LOOPBACK
 from flows.reviewing import drawn_nights, review_app
 from flows.rolling import HeldStudents, student_server
 from flows.settings import Settings
@@ -81,6 +82,10 @@ def serve_lookups(settings: Settings) -> None:
             f"release {release.release} with {release.student}{wait}: {address}/v1/lookup?q=…  (schema: /openapi.json)",
             soft_wrap=True,
         )
+        if keys is None and host not in LOOPBACK:
+            console.print(
+                f"[yellow]warning:[/] {escape(serve.host)} may be reached by others, and {API_KEYS} asks nobody for a key"
+            )
         if drawn_nights(settings):
             page = settings.review.url or f"{address}/review"
             links = f"stillhouse review links --set review.url={page}"
@@ -185,6 +190,9 @@ def release_at(settings: Settings, url: str) -> Release:
     """The release served by this Redis. Raises ServiceError where there is none."""
     with closing(connect(url, settings.cache.cluster)) as client:
         release = current_release(client)
+        lost = release is None and releases(client)
+    if lost:
+        raise ServiceError("Redis has lost which release it serves; `stillhouse rollback` serves the last one again")
     if release is None:
         raise ServiceError("nothing is released yet; run `make demo`, or `stillhouse night --log … --catalogue …`")
     return release

@@ -159,7 +159,7 @@ def rows_table(rows: list[dict[str, Any]]) -> Table:
 
 def releases_table(rows: list[dict[str, Any]]) -> Table:
     """The releases, the latest last (`stillhouse releases`)."""
-    return rows_table(
+    table = rows_table(
         [
             {
                 "release": row["release"],
@@ -174,6 +174,8 @@ def releases_table(rows: list[dict[str, Any]]) -> Table:
             for row in rows
         ]
     )
+    table.columns[0].no_wrap = True  # it is copied into other commands
+    return table
 
 
 def changes_table(found: dict[str, Any]) -> Group:

@@ -25,6 +25,7 @@ from labels.errors import ServiceError
 GRACE_SECONDS = 20.0
 LOG_LINES = 20
 LAUNCHER = Path(__file__).with_name("launch.py")
+OURS = "STILLHOUSE_"  # settings and secrets, which no service of another's needs
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -156,7 +157,8 @@ def _start(folder: Path, starting: TextIO, name: str, launch: Launch) -> Running
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **launch.environment},
+                env={name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+                | dict(launch.environment),
                 pass_fds=(starting.fileno(), told),
                 start_new_session=True,
             )

@@ -149,11 +149,24 @@ async def test_more_misses_than_may_wait_are_none_at_once(client, redis_url):
     publish_queries(client, 1, "milk")
     student = Student(seconds=0.2)
     async with looking_with(redis_url, student, in_flight=2, queue=3) as lookup:
-        answers = await lookup.get_many([f"query {number}" for number in range(10)])
+        answers = await asyncio.gather(*(lookup.get(f"query {number}") for number in range(10)))
         assert [answer.source for answer in answers] == ["student"] * 5 + ["none"] * 5
         assert answers[9].reason == "the student is busy: 5 questions are under way or waiting already"
         assert lookup.journal.counts.refused["queue full"] == 5
         assert (await lookup.get("query 9")).source == "student"
+
+
+async def test_a_batch_leaves_others_half_of_the_queue(client, redis_url):
+    publish_queries(client, 1, "milk")
+    async with looking_with(redis_url, Student(seconds=0.2), in_flight=4, queue=4) as lookup:
+        await seen(lookup, "r1")
+        batch = asyncio.create_task(lookup.get_many([f"query {number}" for number in range(10)]))
+        await asyncio.sleep(0.1)
+        assert (await lookup.get("rye")).source == "student"
+        answers = await batch
+        assert [answer.source for answer in answers] == ["student"] * 4 + ["none"] * 6
+        assert answers[9].reason.startswith("more than 4 queries of this batch are new")
+        assert lookup.journal.counts.refused["queue full"] == 6
 
 
 async def test_a_students_answer_is_kept_in_the_process_and_in_redis_and_says_so(client, redis_url):
