@@ -13,6 +13,9 @@ from labels.errors import EngineError, InputError
 from labels.prompt import Message, messages
 from labels.task import Task
 
+KEEP_ALIVE_SECONDS = 2.0  # vLLM ends connections that were idle for 5
+BROKEN = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
+
 
 class StudentClient:
     """An async client of a vLLM server; `name` is the model it must be serving.
@@ -98,20 +101,28 @@ class StudentClient:
     def _http(self) -> aiohttp.ClientSession:
         """The connections, which a running loop is needed for."""
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=self._connections)
+            connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=KEEP_ALIVE_SECONDS)
             self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(self._timeout))
         return self._session
+
+    async def _post(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
+        async with self._http().post(self._url + path, json=body) as response:
+            return response.status, await response.read()
 
     async def _choice(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The first choice of the server's answer. Raises EngineError where it can't be reached or fails, InputError where it
         refuses what is asked.
         """
         try:
-            async with self._http().post(self._url + path, json=body) as response:
-                raw = await response.read()
-            if response.status >= 400:
-                said = f"({response.status}): {raw[:500].decode(errors='replace')}"
-                if response.status in (400, 413, 422):
+            try:
+                status, raw = await self._post(path, body)
+            except BROKEN as error:  # as the server ends an idle connection we may be using it
+                if isinstance(error, aiohttp.ClientConnectorError):
+                    raise  # there was no connection
+                status, raw = await self._post(path, body)
+            if status >= 400:
+                said = f"({status}): {raw[:500].decode(errors='replace')}"
+                if status in (400, 413, 422):
                     raise InputError(f"the student's server refused what it was asked {said}")
                 raise EngineError(f"the student's server failed {said}")
             choice: dict[str, Any] = json.loads(raw)["choices"][0]
