@@ -1,10 +1,13 @@
 """Workers share the tests, file by file; files that share a costly fixture go to one of them, and begin first."""
 
+from contextlib import closing
 from pathlib import PurePosixPath
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from cache.client import connect
+from cache.server import local_redis
 from flows.environment import prepare
 
 prepare(offline=True)  # before any test imports torch: threads that spin against the other worker's cost minutes
@@ -13,6 +16,21 @@ TOGETHER = {
     "night": ("test_night", "test_hostile_log", "test_left_behind", "test_prefect", "test_real_data"),
     "engines": ("test_engine_url", "test_engine_ray"),
 }
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory):
+    """A real Redis for the session."""
+    with local_redis(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture
+def client(redis_url):
+    """A client of that Redis, empty for each test."""
+    with closing(connect(redis_url)) as client:
+        client.flushall()
+        yield client
 
 
 class ByFixture(LoadScopeScheduling):

@@ -1,4 +1,4 @@
-"""A real Redis for the session, empty for each test; Clusters of each kind of server."""
+"""Clusters of each kind of server."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -6,21 +6,7 @@ from contextlib import ExitStack, closing
 import pytest
 
 from cache.client import connect
-from cache.server import local_redis
 from tests.cache.servers import binaries, cluster
-
-
-@pytest.fixture(scope="session")
-def redis_url(tmp_path_factory):
-    with local_redis(tmp_path_factory.mktemp("redis")) as url:
-        yield url
-
-
-@pytest.fixture
-def client(redis_url):
-    with closing(connect(redis_url)) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture(scope="session")

@@ -2,20 +2,18 @@
 
 import json
 import sys
-from contextlib import closing
 from functools import partial
 
 import httpx
 import pytest
 
-from cache.client import connect, connect_async
+from cache.client import connect_async
 from cache.diff import read_generation
 from cache.layout import PEOPLE, entry, parse_entry
 from cache.lookup import Lookup
 from cache.memory import forecast_bytes
 from cache.people import say_people
 from cache.release import current_release, releases
-from cache.server import local_redis
 from cache.sync import SyncLookup
 from flows.head import head_json, head_of
 from flows.ingest import ingest_log
@@ -27,19 +25,6 @@ from tests.flows import night_by_hand
 from tests.flows.night_by_hand import label, roles, said, verdict
 
 FIELDS = ("product", "brand", "attributes")
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with local_redis(tmp_path_factory.mktemp("redis")) as url:
-        yield url
-
-
-@pytest.fixture
-def client(redis_url):
-    with closing(connect(redis_url)) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture

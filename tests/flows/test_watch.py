@@ -2,35 +2,21 @@
 
 import asyncio
 import json
-from contextlib import aclosing, closing
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from cache.client import connect, connect_async
+from cache.client import connect_async
 from cache.journal import MISS_DAYS, Journal
 from cache.layout import MISSES
 from cache.publish import current_release, publish
-from cache.server import local_redis
 from flows.ingest import ingest_log
 from flows.watch import watch_lookups
 from labels.errors import ServiceError
 from tests.cache.shop import release, rows
 from tests.flows.night_by_hand import begin, said
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    with local_redis(tmp_path_factory.mktemp("redis")) as url:
-        yield url
-
-
-@pytest.fixture
-def client(redis_url):
-    with closing(connect(redis_url)) as client:
-        client.flushall()
-        yield client
 
 
 def night_at(folder, redis_url, **changes):
