@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import starmap
 from typing import Literal
 
 from cache.canonical import FalseHits, alias, aliases
 from cache.layout import bucket_count
-from cache.memory import MIB, forecast_bytes, generation_bytes
+from cache.memory import MIB, forecast_bytes, generation_bytes, line_bytes
 from labels.errors import SettingsError
 
 Ended = Literal["share", "entries", "memory", "labels"]
@@ -73,7 +74,7 @@ def choose_head(
     held: set[str] = set()
     ended: Ended = "labels"
     for query in [*_frequent(people, traffic), *_frequent(others, traffic)]:
-        more = _line_bytes((query, found[query]))
+        more = line_bytes(query, found[query])
         if query not in people and covered >= limits.share * total:
             ended = "share"
         elif limits.entries is not None and len(held) >= limits.entries:
@@ -100,7 +101,7 @@ def with_aliases(head: Head) -> Head:
     """The head with the lines of its queries' canonical forms, and what it then takes."""
     entry = dict(head.entries)
     lines = [(alias(form), entry[query]) for form, query in aliases([query for query, _ in head.entries]).items()]
-    text = sum(map(_line_bytes, [*head.entries, *lines]))
+    text = sum(starmap(line_bytes, [*head.entries, *lines]))
     return replace(head, aliases=lines, bytes=_bytes(text, len(head.entries)))  # the buckets stay as many
 
 
@@ -114,11 +115,6 @@ def coverage(queries: Sequence[tuple[str, float]], held: Collection[str]) -> flo
 def _frequent(queries: Collection[str], traffic: Mapping[str, float]) -> list[str]:
     """The queries, most frequent first."""
     return sorted(queries, key=lambda query: (-traffic.get(query, 0.0), query))
-
-
-def _line_bytes(line: tuple[str, str]) -> int:
-    """Of a query and its entry in a bucket, with a tab between them and a line break."""
-    return len(line[0].encode()) + len(line[1].encode()) + 2
 
 
 def _bytes(text: int, entries: int) -> int:

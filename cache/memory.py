@@ -3,13 +3,14 @@
 import random
 import time
 from collections.abc import Iterable, Mapping
+from itertools import starmap
 from typing import Any, cast
 
 import redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from cache.client import Client, pipeline_of
-from cache.layout import GENERATIONS, MISSES, PEOPLE, PER_BUCKET, bucket_count, bucket_key
+from cache.layout import GENERATIONS, MISSES, PEOPLE, bucket_count, bucket_key
 from labels.errors import PublishError
 
 KEY_BYTES = 110
@@ -21,14 +22,14 @@ FREEING_SECONDS = 10.0
 MIB = 2**20
 
 
-def entry_bytes(query: str, value: str) -> float:
-    """What one entry adds to a generation, in bytes of Redis's memory, on average."""
-    return (len(query.encode()) + len(value.encode()) + 2) * SPARE + KEY_BYTES / PER_BUCKET
+def line_bytes(query: str, value: str) -> int:
+    """Of a query and its entry in a bucket, with a tab between them and a line break."""
+    return len(query.encode()) + len(value.encode()) + 2
 
 
 def forecast_bytes(entries: Iterable[tuple[str, str]]) -> int:
     """What a generation of such entries will take of Redis's memory, in bytes."""
-    sizes = [len(query.encode()) + len(value.encode()) + 2 for query, value in entries]
+    sizes = list(starmap(line_bytes, entries))
     return generation_bytes(sum(sizes), bucket_count(len(sizes)))
 
 

@@ -5,8 +5,8 @@ import pytest
 from redis.exceptions import ResponseError
 
 from cache.client import connect
-from cache.layout import NAMES, bucket_count, tail_key
-from cache.memory import MIB, check_memory, entry_bytes, forecast_bytes, measured_bytes
+from cache.layout import NAMES, PER_BUCKET, bucket_count, tail_key
+from cache.memory import KEY_BYTES, MIB, SPARE, check_memory, forecast_bytes, line_bytes, measured_bytes
 from cache.publish import current_release, publish
 from labels.errors import PublishError
 from tests.cache.servers import binaries, server
@@ -91,7 +91,7 @@ def test_a_redis_that_does_not_tell_is_published_to_and_it_is_said(client, redis
 def test_a_forecast_grows_with_its_entries_and_is_their_sum():
     entries = rows(*[f"query {number}" for number in range(1200)])
     whole = forecast_bytes(entries)
-    assert whole == pytest.approx(sum(entry_bytes(*pair) for pair in entries), rel=0.01)
+    assert whole == pytest.approx(sum(line_bytes(*pair) * SPARE + KEY_BYTES / PER_BUCKET for pair in entries), rel=0.01)
     assert forecast_bytes(entries[:600]) < whole
     assert forecast_bytes([]) > 0
 
