@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from types import FrameType
 
 import uvicorn
@@ -25,6 +25,7 @@ from cache.http import HEADERS, LOOKUP, LookupApp
 from cache.log import json_lines
 from cache.shared import Shared
 from labels.errors import BusyError, ServiceError, StillhouseError
+from labels.signals import sigterm_as_ctrl_c
 
 HOST, PORT = "127.0.0.1", 8017
 DRAIN_SECONDS = 10.0
@@ -46,20 +47,13 @@ def run(
     is started anew. Raises BusyError where the port is taken and ServiceError where it can't be listened on, as a rule before
     any app is made; and whatever making or starting the app raises (with several processes: as a ServiceError).
     """
-    # SIGTERM ends it as Ctrl-C does: by unwinding, so that the services it shares are let go of.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with json_lines(), closing(_bind(host, port)) as bound:
-            if workers == 1:
-                work(make_app, bound, Shared(), 0, drain_seconds)
-            else:
-                from cache.supervise import supervise
+    with suppress(KeyboardInterrupt), sigterm_as_ctrl_c(), json_lines(), closing(_bind(host, port)) as bound:
+        if workers == 1:
+            work(make_app, bound, Shared(), 0, drain_seconds)
+        else:
+            from cache.supervise import supervise
 
-                supervise(make_app, bound, workers, drain_seconds)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        signal.signal(signal.SIGTERM, before)
+            supervise(make_app, bound, workers, drain_seconds)
 
 
 def work(

@@ -16,6 +16,7 @@ from cache.log import note
 from cache.serve import ENDINGS, MakeApp, work
 from cache.shared import Shared
 from labels.errors import ServiceError, StillhouseError
+from labels.signals import sigterm_as_ctrl_c
 
 POLL = 0.1
 PAUSE_SECONDS = 1.0  # between two starts of one worker: one that dies at once would keep a core busy
@@ -47,7 +48,11 @@ def supervise(make_app: MakeApp, bound: socket.socket, workers: int, drain_secon
         heard, telling = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, ENDINGS
+        )  # until the worker can take them: it has our handlers at first
         if pid := os.fork():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
             os.close(telling)
             os.set_blocking(heard, False)
             return _Worker(number, pid, heard, time.monotonic())
@@ -75,9 +80,10 @@ def _be_worker(serve: Callable[[Callable[[], None]], None], telling: int) -> NoR
     """Serve in this process, a child of the supervisor, and end it."""
     code = 1
     try:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        serve(lambda: _tell(telling, READY))
+        with sigterm_as_ctrl_c():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
+            serve(lambda: _tell(telling, READY))
         code = 0
     except KeyboardInterrupt:
         code = 0

@@ -29,8 +29,11 @@ from flows.review_commands import review_commands
 from flows.settings import DEFAULT_WORK, parse_sets
 from flows.student_commands import add_student_commands
 from labels.errors import StillhouseError
+from labels.signals import sigterm_as_ctrl_c
 
 GATE_REFUSED = 3
+STOPPED = 130  # as shells have it for Ctrl-C
+INTERRUPTED = "Query interrupted"  # DuckDB's RuntimeError in place of the KeyboardInterrupt that came amid a query
 
 app = typer.Typer(
     help="Distil a large teacher into a cache for head queries and a small student for the tail, every night.",
@@ -256,7 +259,8 @@ def doctor(
 
 def main() -> None:
     """Run the command; every error of ours is one message on stderr and a non-zero exit."""
-    code = run()
+    with sigterm_as_ctrl_c():
+        code = run()
     # DuckDB's and vLLM's bindings print leak reports while the interpreter is torn down; everything of ours is closed.
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -269,7 +273,8 @@ def run() -> int:
     try:
         app()
     except SystemExit as ending:
-        return ending.code if isinstance(ending.code, int) else int(bool(ending.code))
+        code = ending.code if isinstance(ending.code, int) else int(bool(ending.code))
+        return stop() if code == STOPPED else code  # Typer makes that of a KeyboardInterrupt
     except StillhouseError as error:
         return fail(str(error))
     except OSError as error:
@@ -279,13 +284,18 @@ def run() -> int:
         what = f"the disk is full ({error.strerror}, writing {error.filename or 'the work folder'})"
         kept = "what was labelled, reviewed and released is kept. Free some space and run the same command again"
         return fail(f"{what}; {kept}")
-    except KeyboardInterrupt:
-        err.print("stopped; run the same command again to go on where it stopped")
-        return 130
-    except Exception:
+    except Exception as error:
+        if str(error) == INTERRUPTED:
+            return stop()
         traceback.print_exc()
         return 1
     return 0
+
+
+def stop() -> int:
+    """Say that the command was told to end; its exit code."""
+    err.print("stopped; run the same command again to go on where it stopped")
+    return STOPPED
 
 
 def fail(message: str) -> int:

@@ -1,4 +1,6 @@
+import asyncio
 import json
+import mmap
 import os
 import re
 import signal
@@ -6,7 +8,7 @@ import socket
 import threading
 import time
 import urllib.request
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 import pytest
@@ -208,6 +210,15 @@ def figures(http):
     return [read(fresh(http, "/metrics")) for _ in range(10)]
 
 
+def read_until(process, event, times):
+    """The lines a service has printed, up to the one that tells of an event for the nth time."""
+    printed = []
+    while times:
+        printed.append(process.stdout.readline().removesuffix("\n"))
+        times -= json.loads(printed[-1])["event"] == event
+    return printed
+
+
 def until(true):
     """Wait for something."""
     give_up = time.monotonic() + 30
@@ -232,11 +243,42 @@ def test_several_processes_serve_one_port_and_one_that_dies_is_replaced(client, 
         until(lambda: len([pid for pid in workers_of(process) if alive(pid)]) == 3)
         until(lambda: {one["answer_seconds_count", "cache"] for one in figures(http)} == {50})
         pids = workers_of(process)
-        events = logged(ended(process))
+        printed = read_until(process, "ready", 4)  # the fourth is the new one's
+        events = logged(printed + ended(process))
     assert not any(alive(pid) for pid in pids)
     [died] = [event for event in events if event["event"] == "worker died"]
     assert died["worker"] == 0
     assert [event["event"] for event in events].count("stop") == 3
+
+
+class Ends:
+    """What tells its process to end when it is collected."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.getsignal(signal.SIGTERM)  # a call, at which Python takes the signal
+
+
+def test_an_end_that_comes_amid_a_destructor_while_it_starts_is_not_lost():
+    """An exception raised there is printed and forgotten."""
+    started = mmap.mmap(-1, 1)
+
+    @asynccontextmanager
+    async def lifespan(_):
+        Ends()
+        await asyncio.sleep(0.1)
+        started[0] = 1
+        yield
+
+    child = os.fork()
+    if not child:
+        run(lambda: Starlette(lifespan=lifespan), port=free_port())
+        os._exit(0)
+    ended = threading.Timer(20, os.kill, (child, signal.SIGKILL))
+    ended.start()
+    assert os.waitpid(child, 0)[1] == 0
+    ended.cancel()
+    assert not started[0]
 
 
 def test_the_workers_leave_when_their_supervisor_is_killed(client, redis_url):

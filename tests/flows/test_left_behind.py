@@ -12,7 +12,7 @@ from flows.night import begin_night
 from flows.screen import Screen
 from flows.settings import ROOT, load_settings
 from tests.cache.test_services import using
-from tests.flows.command import processes_of
+from tests.flows.command import STILLHOUSE, begun, environment, processes_of
 
 STARTER = """
 import sys, time
@@ -55,6 +55,27 @@ def test_the_next_night_stops_what_it_has_no_use_for_itself(tmp_path, night_sett
     with begin_night(night_settings, Screen()):
         pass
     assert not processes_of(folders[1])
+
+
+def test_a_night_told_to_end_stops_what_it_started(tmp_path, night_settings):
+    """By SIGTERM, as a supervisor or a container does it."""
+    work, log = tmp_path / "work", tmp_path / "said.txt"
+    sets = [f"--set={one}.path={tmp_path / one}.csv" for one in ("log", "catalogue")]
+    with log.open("wb") as said:
+        night = subprocess.Popen([STILLHOUSE, "night", "--work", work, *sets], env=environment(), stderr=said)
+    try:
+        give_up = time.monotonic() + 120
+        while not begun("ingest")(log.read_text()):
+            assert night.poll() is None, log.read_text()
+            assert time.monotonic() < give_up
+            time.sleep(0.1)
+        assert len(processes_of(work)) > 1  # the night's own, and a server's
+        night.send_signal(signal.SIGTERM)
+        assert night.wait(60) == 130, log.read_text()
+    finally:
+        night.kill()
+    assert "run the same command again to go on" in log.read_text()
+    assert not processes_of(work)
 
 
 @pytest.mark.parametrize("milliseconds", [0, 1, 2, 4, 8, 16, 32, 64])
