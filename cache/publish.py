@@ -22,22 +22,10 @@ from cache.canonical import ALIAS, placed
 from cache.client import UNREACHED, Client, count_keys, reaching, read_keys, write_keys
 from cache.layout import GENERATIONS, LAYOUT, bucket_count, bucket_key, hashes_of, lines_of, manifest_key, pack
 from cache.memory import check_memory, generation_bytes, measured_bytes
-from cache.release import (
-    KEPT_GENERATIONS,
-    Ready,
-    current_release,
-    releases,
-    remove_unkept,
-    rollback,
-    standing,
-    switch,
-    unsound_buckets,
-)
+from cache.release import KEPT_GENERATIONS, Ready, current_release, remove_unkept, switch, unsound_buckets
 from labels.errors import PublishError, StillhouseError
 from labels.normalise import normalise
 from labels.records import Release
-
-__all__ = ["Published", "current_release", "publish", "releases", "rollback", "standing"]
 
 CHUNK = 5_000  # entries that are checked at once
 BUCKETS_AT_ONCE = 256

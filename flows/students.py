@@ -9,7 +9,7 @@ from typing import Any
 from rich.markup import escape
 
 from cache.client import connect
-from cache.publish import current_release, standing
+from cache.release import current_release, standing
 from evals.gate import Check
 from evals.metrics import Interval, Score
 from flows.evaluate import Measured, dataset_of, measure, variant_checks

@@ -10,7 +10,8 @@ from cache.diff import diff, read_generation
 from cache.layout import CHANGED, PEOPLE, bucket_key, bucket_of, find, manifest_key, tail_key, unseal
 from cache.memory import MIB, check_memory
 from cache.people import say_people
-from cache.publish import current_release, publish, releases, rollback, standing
+from cache.publish import publish
+from cache.release import current_release, releases, rollback, standing
 from cache.server import redis_binary
 from labels.errors import PublishError, ServiceError, SettingsError
 from labels.services import free_port

@@ -7,7 +7,8 @@ from redis.exceptions import ResponseError
 from cache.client import connect
 from cache.layout import NAMES, PER_BUCKET, bucket_count, tail_key
 from cache.memory import KEY_BYTES, MIB, SPARE, check_memory, forecast_bytes, line_bytes, measured_bytes
-from cache.publish import current_release, publish
+from cache.publish import publish
+from cache.release import current_release
 from labels.errors import PublishError
 from tests.cache.servers import binaries, server
 from tests.cache.shop import publish_queries, release, rows

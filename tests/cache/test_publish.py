@@ -22,7 +22,8 @@ from cache.layout import (
     parse_entry,
     unseal,
 )
-from cache.publish import BUCKETS_AT_ONCE, CHUNK, _check_normal, current_release, publish, releases, rollback
+from cache.publish import BUCKETS_AT_ONCE, CHUNK, _check_normal, publish
+from cache.release import current_release, releases, rollback
 from cache.server import local_redis
 from labels.errors import PublishError, ServiceError, SettingsError
 from labels.normalise import normalise

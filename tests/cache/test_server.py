@@ -11,7 +11,7 @@ from redis import Redis, RedisError
 
 from cache import server
 from cache.client import connect
-from cache.publish import current_release
+from cache.release import current_release
 from cache.server import local_redis, redis_binary
 from labels.errors import ServiceError
 from tests.cache.shop import publish_queries, release, rows, stored

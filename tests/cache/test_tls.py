@@ -17,7 +17,8 @@ from cache.client import connect
 from cache.diff import diff
 from cache.layout import MISSES, RELEASE, bucket_of, tail_key
 from cache.people import say_people, withdraw_people
-from cache.publish import current_release, publish, rollback, standing
+from cache.publish import publish
+from cache.release import current_release, rollback, standing
 from labels.errors import ServiceError
 from tests.cache.servers import Tls, binaries, cluster, server
 from tests.cache.shop import Echo, looking, publish_queries, release, rows

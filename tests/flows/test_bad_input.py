@@ -12,7 +12,7 @@ import pytest
 from redis import RedisError
 
 from cache.client import connect
-from cache.publish import current_release, releases
+from cache.release import current_release, releases
 from cache.server import redis_binary
 from flows.ingest import ingest_log
 from flows.night import begin_night

@@ -5,7 +5,7 @@ import pytest
 
 from cache.client import connect
 from cache.layout import RELEASE, RELEASES, release_json
-from cache.publish import current_release, releases, rollback
+from cache.release import current_release, releases, rollback
 from flows.night import begin_night
 from flows.publish import publish_release
 from flows.screen import Screen

@@ -11,7 +11,8 @@ import pytest
 from cache.client import connect_async
 from cache.journal import MISS_DAYS, Journal
 from cache.layout import MISSES
-from cache.publish import current_release, publish
+from cache.publish import publish
+from cache.release import current_release
 from flows.ingest import ingest_log
 from flows.watch import watch_lookups
 from labels.errors import ServiceError
