@@ -1,11 +1,13 @@
 """The real service in a process of its own. As a program: python -m tests.cache.serving REDIS_URL PORT OPTIONS(JSON)"""
 
+import asyncio
 import json
 import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 
@@ -26,8 +28,8 @@ def serving(redis_url, **options):
     command = [sys.executable, "-m", "tests.cache.serving", redis_url, str(port), json.dumps(options)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
-            until = time.monotonic() + 30
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+            until = time.monotonic() + 120
             while True:
                 try:
                     http.get("/healthz")
@@ -44,20 +46,33 @@ def serving(redis_url, **options):
 
 
 def ended(process, ending=signal.SIGTERM):
-    """The lines a service printed, once told to end."""
+    """The lines a service printed that nobody has read yet, once told to end."""
     process.send_signal(ending)
-    printed = process.communicate(timeout=20)[0].splitlines()
-    assert process.returncode == 0, printed
+    printed = process.stdout.read().splitlines()  # `communicate` would lose what a line read before came with
+    assert process.wait(60) == 0, printed
     return printed
 
 
-def main(redis_url, port, seconds=0.0, keys="", fails="", workers=1, drain_seconds=1.0, **options):
-    """Serve with a student that takes `seconds`; with `fails` the app's start raises that."""
+class Held(Echo):
+    """A student that answers nothing until there is a file `gate`."""
+
+    def __init__(self, gate):
+        super().__init__()
+        self.gate = Path(gate)
+
+    async def ask(self, query):
+        while not self.gate.exists():
+            await asyncio.sleep(0.02)
+        return await super().ask(query)
+
+
+def main(redis_url, port, gate="", keys="", fails="", workers=1, drain_seconds=1.0, **options):
+    """Serve with a student that answers at once, or once there is a file `gate`; with `fails` the app's start raises that."""
 
     def make_lookup():
         if fails:
             raise ServiceError(fails)
-        return looking(redis_url, Echo(seconds))
+        return looking(redis_url, Held(gate) if gate else Echo(), deadline=60.0)
 
     def make_app():
         return create_app(make_lookup, keys=parse_api_keys(keys), **options)
