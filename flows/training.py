@@ -17,6 +17,7 @@ from labels.guardrails import check_all
 from labels.models import model_identity
 from labels.records import Label
 from labels.task import Task
+from student.base import load_tokenizer
 from student.dataset import build_dataset
 from student.model_card import write_card
 from student.recipe import Recipe
@@ -90,15 +91,13 @@ def given_label(task: type[Task], query: str, answer: Task, source: str) -> Labe
 
 def warn(night: Night, recipe: Recipe, answers: Mapping[str, Task]) -> None:
     """Say what of the right answers could never be served: what guardrails turn down, and what is cut short."""
-    from transformers import AutoTokenizer
-
     refused = [one for one in check_all([*answers.values()], [*answers], [()] * len(answers)) if one]
     if refused:
         night.screen.say(
             f"  [yellow]{len(refused):,} of the {len(answers):,} right answers would not pass the task's guardrails,[/] "
             f"so a student that gives them is not heard: {plain(str(refused[0]))}"
         )
-    tokenizer = AutoTokenizer.from_pretrained(recipe.base, revision=recipe.revision, trust_remote_code=False)
+    tokenizer = load_tokenizer(recipe.base, recipe.revision)
     texts = [answer.to_json() for answer in answers.values()]
     lengths = [len(ids) + 1 for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     most = night.settings.student.max_tokens

@@ -1,6 +1,8 @@
 """The model a student is made from, and its tokenizer."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from labels.errors import EngineError
@@ -15,8 +17,7 @@ def load_base(recipe: Recipe, dtype: str | None = None) -> tuple[Any, Any]:
     missing, its tokenizer has no chat template, or tokens that it has no embeddings for.
     """
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     model_identity(recipe.base, recipe.revision)  # what is no model folder at all has its own message
     precision = getattr(torch, dtype or recipe.dtype)
@@ -30,9 +31,9 @@ def load_base(recipe: Recipe, dtype: str | None = None) -> tuple[Any, Any]:
         )
     if recipe.quantise_base and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # 4-bit weights go to the current device at once
-    try:
+    with _loading(recipe.base):
         _check_architecture(recipe)
-        tokenizer = AutoTokenizer.from_pretrained(recipe.base, revision=recipe.revision, trust_remote_code=False)
+        tokenizer = load_tokenizer(recipe.base, recipe.revision)
         found: Any = AutoModelForCausalLM.from_pretrained(
             recipe.base,
             revision=recipe.revision,
@@ -42,26 +43,44 @@ def load_base(recipe: Recipe, dtype: str | None = None) -> tuple[Any, Any]:
             trust_remote_code=False,  # unset, it asks at the terminal
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise EngineError(f"the base {recipe.base} can't be loaded: {type(error).__name__}: {error}") from error
     model, loaded = found
     if loaded["missing_keys"]:  # transformers would draw them by chance
         missing = sorted(loaded["missing_keys"])
         raise EngineError(f"the base {recipe.base} lacks {len(missing)} of its weights, first {missing[0]}")
-    if not tokenizer.chat_template:
-        raise EngineError(
-            f"the tokenizer of {recipe.base} has no chat template; wanted an instruction-tuned base, or a "
-            "chat_template.jinja in its folder"
-        )
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise EngineError(
             f"the tokenizer of {recipe.base} has {len(tokenizer):,} tokens, its embeddings {rows:,} rows; they are not "
             "of one model"
         )
+    return model, tokenizer
+
+
+def load_tokenizer(base: str, revision: str | None) -> Any:  # noqa: ANN401 - any Hugging Face tokenizer
+    """The tokenizer of a base, with a token to pad with. Raises EngineError where there is none, or no chat template."""
+    from transformers import AutoTokenizer
+
+    with _loading(base):
+        tokenizer = AutoTokenizer.from_pretrained(base, revision=revision, trust_remote_code=False)
+    if not tokenizer.chat_template:
+        raise EngineError(
+            f"the tokenizer of {base} has no chat template; wanted an instruction-tuned base, or a chat_template.jinja in "
+            "its folder"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
+    return tokenizer
+
+
+@contextmanager
+def _loading(base: str) -> Iterator[None]:
+    """Says whose files can't be loaded. Each library has its own error for it."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise EngineError(f"the base {base} can't be loaded: {type(error).__name__}: {error}") from error
 
 
 def _check_architecture(recipe: Recipe) -> None:

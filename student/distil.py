@@ -11,7 +11,7 @@ from labels.files import digest, read_manifest, write_manifest
 from labels.models import model_identity
 from labels.prompt import messages
 from labels.task import Task
-from student.base import load_base
+from student.base import load_base, load_tokenizer
 from student.checkpoints import disk_of
 from student.dataset import read_dataset
 from student.recipe import Progress, Recipe
@@ -83,9 +83,11 @@ def distil(
 
 
 def check_vocabulary(recipe: Recipe, distillation: Distillation) -> None:
-    """Raise InputError, naming both models, where a token's number means another token to the teacher."""
-    student = _vocabulary(recipe.base, recipe.revision)
-    teacher = _vocabulary(distillation.teacher, distillation.teacher_revision)
+    """Raise InputError, naming both models, where a token's number means another token to the teacher; EngineError where one
+    has no tokenizer.
+    """
+    student: dict[str, int] = load_tokenizer(recipe.base, recipe.revision).get_vocab()
+    teacher: dict[str, int] = load_tokenizer(distillation.teacher, distillation.teacher_revision).get_vocab()
     if student != teacher:
         differ = len(student.items() ^ teacher.items())
         raise InputError(
@@ -93,13 +95,6 @@ def check_vocabulary(recipe: Recipe, distillation: Distillation) -> None:
             f"{distillation.teacher} ({len(teacher):,} tokens) differ in {differ:,} entries of their vocabularies; wanted a "
             "teacher of the same family, or student.distil.steps = 0"
         )
-
-
-def _vocabulary(model: str, revision: str | None) -> dict[str, int]:
-    from transformers import AutoTokenizer
-
-    found: dict[str, int] = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False).get_vocab()
-    return found
 
 
 def _trainer(

@@ -5,7 +5,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from labels.errors import EngineError
-from student.base import load_base
+from student.base import load_base, load_tokenizer
 from tests.student.training import recipe
 
 
@@ -55,6 +55,7 @@ BROKEN = {
     ),
     "no_config": (without("config.json"), "can't be loaded"),
     "no_tokenizer": (without("tokenizer.json", "tokenizer_config.json"), "can't be loaded"),
+    "broken_tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{"), "can't be loaded"),
     "no_chat_template": (without("chat_template.jinja"), "has no chat template"),
     "other_shapes": (configured(hidden_size=96), "can't be loaded"),
     "few_embeddings": (few_embeddings, "has 2,048 tokens, its embeddings 100 rows"),
@@ -80,11 +81,24 @@ def test_a_base_that_is_none_is_refused_and_says_why(tmp_path, broken):
         load_base(recipe(base=str(folder)))
 
 
+@pytest.mark.parametrize("broken", ["no_tokenizer", "broken_tokenizer", "no_chat_template"])
+def test_a_tokenizer_is_refused_as_its_base_is_without_loading_weights(tmp_path, broken):
+    change, says = BROKEN[broken]
+    folder = tmp_path / "base"
+    shutil.copytree(recipe().base, folder)
+    (folder / "model.safetensors").unlink()
+    change(folder)
+    with pytest.raises(EngineError, match=f"(?s){says}"):
+        load_tokenizer(str(folder), None)
+
+
 def test_a_base_that_is_not_there_is_refused():
     with pytest.raises(EngineError, match="no model at"):
         load_base(recipe(base="./nowhere"))
     with pytest.raises(EngineError, match="the base nobody/nothing can't be loaded"):
         load_base(recipe(base="nobody/nothing"))
+    with pytest.raises(EngineError, match="the base nobody/nothing can't be loaded"):
+        load_tokenizer("nobody/nothing", None)
 
 
 def test_the_base_as_shipped_loads_with_a_token_to_pad_with():

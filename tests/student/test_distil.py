@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from flows.settings import ROOT
-from labels.errors import InputError, TrainingError
+from labels.errors import EngineError, InputError, TrainingError
 from labels.files import MANIFEST, read_manifest
 from labels.prompt import messages
 from labels.semantic_roles import SemanticRoles
@@ -104,6 +104,12 @@ def test_a_teacher_of_another_vocabulary_is_refused_by_name(adapter, dataset, tm
     wanted = r"student-base \(2,048 tokens\) and the distillation teacher .*other \(2,049 tokens\) differ in 1 entries"
     with pytest.raises(InputError, match=wanted):
         run(adapter, dataset, tmp_path / "adapters", replace(DISTILLATION, teacher=str(other)))
+    assert not (tmp_path / "adapters").exists()
+
+
+def test_a_teacher_that_is_not_there_is_refused_by_name(adapter, dataset, tmp_path):
+    with pytest.raises(EngineError, match="the base nobody/nothing can't be loaded"):
+        run(adapter, dataset, tmp_path / "adapters", replace(DISTILLATION, teacher="nobody/nothing"))
     assert not (tmp_path / "adapters").exists()
 
 
