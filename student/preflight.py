@@ -88,7 +88,7 @@ def _check_row(
             "a training prompt is not what the server will render (chat template, special tokens or truncation): "
             + _show(ids, labels, tokenizer)
         )
-    if ids[-1] not in _ends(tokenizer):
+    if ended(ids, tokenizer) is None:
         raise PreflightError(f"a training row was truncated or has no end token: {_show(ids, labels, tokenizer)}")
     answer = tokenizer.decode(ids[start:], skip_special_tokens=True)
     if _plain(answer) not in {_plain(value) for value in wanted}:
@@ -98,10 +98,17 @@ def _check_row(
         )
 
 
-def _ends(tokenizer: Any) -> set[int]:  # noqa: ANN401
-    """The tokens that may end a turn: EOS, and Llama 3's end of turn, which a base tokenizer does not call EOS."""
-    ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|eot_id|>")}
-    return ends - {None, tokenizer.unk_token_id}
+def ended(ids: list[int], tokenizer: Any) -> list[int] | None:  # noqa: ANN401
+    """The tokens up to the one that ends the turn, without the white space that a template may write after it (ChatML does),
+    which no server asks for; None where the turn has no end.
+
+    It ends with EOS, or with Llama 3's end of turn, which a base tokenizer does not call EOS.
+    """
+    ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|eot_id|>")} - {None, tokenizer.unk_token_id}
+    last = next((place for place in reversed(range(len(ids))) if ids[place] in ends), None)
+    if last is None or tokenizer.decode(ids[last + 1 :]).strip():
+        return None
+    return ids[: last + 1]
 
 
 def _plain(text: str) -> str:

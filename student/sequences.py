@@ -7,6 +7,7 @@ from typing import Any
 from labels.errors import PreflightError
 from labels.prompt import Message, messages
 from labels.task import Task
+from student.preflight import ended
 from student.recipe import Order
 from student.rows import Replay, Row
 
@@ -63,7 +64,7 @@ def _tokens(given: Sequence[tuple[list[Message], str]], tokenizer: Any) -> list[
                 f"a prompt before its answer is not what the server will render alone: {text!r} does not begin with "
                 f"{head!r}, or a token lies in both prompt and answer"
             )
-        rows.append(Tokens(ids, start, head, given[place][1]))
+        rows.append(Tokens(ended(ids, tokenizer) or ids, start, head, given[place][1]))
     return rows
 
 

@@ -97,6 +97,17 @@ def test_a_row_without_its_end_token_fails(tokenizer):
     assert "was truncated or has no end token" in refused(tokenizer, row)
 
 
+def test_only_white_space_may_follow_the_end_token(tokenizer):
+    row = Row(tokenizer, "oat milk 1 l")
+    for text, passes in ((" \n", True), (" and more", False)):
+        after = tokenizer(text, add_special_tokens=False)["input_ids"]
+        row.ids, row.labels = row.ids + after, row.labels + after
+        if passes:  # as ChatML's templates end, and TRL's DPO rows with them
+            assert check_batches([batch_of(row)], tokenizer, SemanticRoles, ROWS) == 1
+        else:
+            assert "was truncated or has no end token" in refused(tokenizer, row)
+
+
 def test_a_truncated_row_fails_even_where_truncation_kept_an_end_token(tokenizer):
     row = Row(tokenizer, "oat milk 1 l")
     row.ids, row.labels = row.ids[:-4], row.labels[:-4]

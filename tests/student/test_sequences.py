@@ -55,6 +55,17 @@ def test_a_template_that_writes_a_prompt_otherwise_before_an_answer_is_refused(b
         tokens_of(SemanticRoles, shop_rows(1), [], tokenizer, 512)
 
 
+def test_what_a_template_writes_after_the_end_of_a_turn_is_not_trained():
+    _, tokenizer = load_base(recipe())
+    rows = shop_rows(3)
+    plain, _ = tokens_of(SemanticRoles, rows, [], tokenizer, 512)
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|eot_id|>{%", "<|eot_id|>\n{%")  # as ChatML's do
+    with_line_ends, _ = tokens_of(SemanticRoles, rows, [], tokenizer, 512)
+    for one, other in zip(plain, with_line_ends, strict=True):
+        assert other.ids[other.prompt :] == one.ids[one.prompt :]
+        assert other.prompt == one.prompt + 2  # the line ends after the system's and the user's turn
+
+
 ROWS = st.lists(
     st.builds(Row, st.uuids().map(str), st.just("v"), difficulty=st.floats(0, 1), times=st.integers(1, 3)), max_size=20
 )
