@@ -135,8 +135,9 @@ class StudentSettings(Section):
 
 
 class EvaluateSettings(Section):
-    """What is measured beside quality: latency at each of `concurrency` callers, `requests` each; `general`: a file of
-    general instruction rows with their answers, asked of the base and of the student (what it forgot).
+    """What is measured beside quality: latency at each of `concurrency` callers, by `requests` (or one a caller, where these
+    are more); `general`: a file of general instruction rows with their answers, asked of the base and of the student
+    (what it forgot).
     """
 
     concurrency: list[Annotated[int, Field(ge=1)]] = Field([1, 8, 64], min_length=1)

@@ -9,6 +9,10 @@ from labels.errors import EngineError
 from labels.models import model_identity
 from student.recipe import Recipe
 
+UNDATED = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
+"""Put before a chat template that writes today's date (Llama 3.2's does): the prompt that was trained is then the prompt that
+is served on any day. The date is that which Llama's templates fall back on."""
+
 
 def load_base(recipe: Recipe, dtype: str | None = None) -> tuple[Any, Any]:
     """The base model and its tokenizer; in 4-bit NF4 where the recipe quantises it (QLoRA), unless `dtype` is given.
@@ -57,7 +61,10 @@ def load_base(recipe: Recipe, dtype: str | None = None) -> tuple[Any, Any]:
 
 
 def load_tokenizer(base: str, revision: str | None) -> Any:  # noqa: ANN401 - any Hugging Face tokenizer
-    """The tokenizer of a base, with a token to pad with. Raises EngineError where there is none, or no chat template."""
+    """The tokenizer of a base, with a token to pad with and a chat template that says the same every day.
+
+    Raises EngineError where there is none, or no chat template.
+    """
     from transformers import AutoTokenizer
 
     with _loading(base):
@@ -67,6 +74,8 @@ def load_tokenizer(base: str, revision: str | None) -> Any:  # noqa: ANN401 - an
             f"the tokenizer of {base} has no chat template; wanted an instruction-tuned base, or a chat_template.jinja in "
             "its folder"
         )
+    if "strftime_now" in tokenizer.chat_template:
+        tokenizer.chat_template = UNDATED + tokenizer.chat_template
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -24,9 +24,11 @@ class Load:
 async def load(client: StudentClient, queries: Sequence[str], at_once: int, requests: int, limit: float) -> Load:
     """Ask `requests` queries, over again from the first where they run out; none is begun after `limit` seconds.
 
+    Each caller asks one at least: fewer requests than callers would not be so many at once.
+
     A closed loop: no caller has more than one request under way. Raises EngineError where the server gives no answer.
     """
-    asked = itertools.islice(itertools.cycle(queries), requests)
+    asked = itertools.islice(itertools.cycle(queries), max(requests, at_once))
     seconds: list[float] = []
     tokens = 0
     start = time.perf_counter()

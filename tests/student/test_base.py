@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from labels.errors import EngineError
 from student.base import load_base, load_tokenizer
@@ -105,3 +106,16 @@ def test_the_base_as_shipped_loads_with_a_token_to_pad_with():
     model, tokenizer = load_base(recipe())
     assert tokenizer.pad_token_id is not None
     assert model.get_input_embeddings().weight.shape[0] >= len(tokenizer)
+
+
+def test_a_template_that_writes_todays_date_says_the_same_every_day_and_still_does_when_saved(tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(recipe().base, folder)
+    template = folder / "chat_template.jinja"
+    template.write_text('{{ strftime_now("%d %b %Y %f") }}' + template.read_text())  # %f: never the same twice
+    tokenizer = load_tokenizer(str(folder), None)
+    said = tokenizer.apply_chat_template([{"role": "user", "content": "oat milk"}], tokenize=False)
+    assert said.startswith("26 Jul 2024<|begin_of_text|>")
+    tokenizer.save_pretrained(tmp_path / "saved")  # as the merged student's is, which vLLM reads
+    saved = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert saved.apply_chat_template([{"role": "user", "content": "oat milk"}], tokenize=False) == said

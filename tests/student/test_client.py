@@ -134,4 +134,5 @@ def test_load_asks_as_many_as_it_is_told_and_over_again(serving):
     assert sorted(seen.values()) == [3, 3, 4]
     assert found.tokens == 10 * len(TEA.to_json())
     assert max(found.seconds) <= found.wall <= sum(found.seconds)
+    assert len(asyncio.run(measure(url, 2, 60.0)).seconds) == 4, "each of the 4 callers asks, or they are not 4 at once"
     assert len(asyncio.run(measure(url, 10**6, 0.2)).seconds) < 10_000, "it ends in time"
