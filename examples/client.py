@@ -1,4 +1,4 @@
-"""What do queries name? Usage: client.py QUERY... (STILLHOUSE_URL, and STILLHOUSE_KEY where the service wants one)"""
+"""What do queries name? Usage: client.py QUERY... (LOOKUP_URL, and LOOKUP_KEY where the service wants one)"""
 
 import asyncio
 import os
@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 
-URL = os.environ.get("STILLHOUSE_URL", "http://127.0.0.1:8017")
-KEY = os.environ.get("STILLHOUSE_KEY")
+URL = os.environ.get("LOOKUP_URL", "http://127.0.0.1:8017")
+KEY = os.environ.get("LOOKUP_KEY")
 
 
 async def look_up(http: httpx.AsyncClient, query: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-// What do queries name? Usage: node client.ts QUERY... (STILLHOUSE_URL, and STILLHOUSE_KEY where the service wants one)
+// What do queries name? Usage: node client.ts QUERY... (LOOKUP_URL, and LOOKUP_KEY where the service wants one)
 // Types are only annotations here: Node 22.18 and later, Deno and Bun run the file as it is.
 
 type Answer = {
@@ -12,8 +12,8 @@ type Answer = {
   milliseconds: number;
 };
 
-const url: string = process.env.STILLHOUSE_URL ?? "http://127.0.0.1:8017";
-const key: string | undefined = process.env.STILLHOUSE_KEY;
+const url: string = process.env.LOOKUP_URL ?? "http://127.0.0.1:8017";
+const key: string | undefined = process.env.LOOKUP_KEY;
 
 /** What the queries name, in their order; null where nobody knows in time: search then goes on with the words alone. */
 async function lookUp(queries: string[]): Promise<Answer["value"][]> {

@@ -44,7 +44,7 @@ def test_an_example_gets_the_answers_and_goes_on_without_the_service(service, cl
     command = client_of(name, tmp_path)
 
     def run(url, key):
-        environment = os.environ | {"STILLHOUSE_URL": url, "STILLHOUSE_KEY": key}
+        environment = os.environ | {"LOOKUP_URL": url, "LOOKUP_KEY": key}
         return subprocess.run(
             [*command, "milk", "crème & fraîche"],
             env=environment,
