@@ -235,8 +235,9 @@ class LookupApp(Starlette):
         note("stop", told={"worker": self._worker})
 
     async def _tick(self, lookup: Lookup) -> None:
-        """Twice a second: let the other processes have our counts, and log which release is served."""
+        """Twice a second: let the other processes have our counts, and log which release is served, and a failing student."""
         before: object = ()
+        failing = False
         while True:
             release, reason = await lookup.current()
             self._metrics_of.tell(release, reason)
@@ -246,6 +247,13 @@ class LookupApp(Starlette):
                 level = logging.WARNING if reason else logging.INFO
                 note("ready" if release else "not ready", level, told={"worker": self._worker, **told})
                 before = now
+            if failing != (lookup.breaker.state != "closed"):
+                failing = not failing
+                told = {"worker": self._worker, "student": release.student if release else ""}
+                if failing:
+                    note("the student fails", logging.WARNING, told=told)
+                else:
+                    note("the student answers again", told=told)
             if self._failures > MOST_LOGGED:
                 note("more failed", logging.WARNING, told={"requests": self._failures - MOST_LOGGED})
             self._failures = 0

@@ -4,6 +4,7 @@ import socket
 import urllib.error
 import urllib.request
 from contextlib import asynccontextmanager, suppress
+from itertools import count
 
 import httpx
 import jsonschema
@@ -20,6 +21,7 @@ from labels.normalise import MAX_QUERY_CHARS
 from labels.semantic_roles import SemanticRoles
 from tests.cache.serving import serving
 from tests.cache.shop import Echo, looking, publish_queries
+from tests.cache.students import Student, looking_with
 
 
 @pytest.fixture(scope="module")
@@ -331,3 +333,28 @@ def test_what_nobody_foresaw_is_a_500_that_tells_callers_and_the_log_no_query(re
     [logged] = [record for record in caplog.records if record.getMessage() == "failed"]
     assert logged.told["status"] == 500
     assert logged.exc_info[0] is RuntimeError
+
+
+def test_a_student_that_fails_and_one_that_answers_again_are_logged_once_each(redis_url, client, caplog):
+    student = Student("s1")
+    student.down = True
+    app = create_app(lambda: looking_with(redis_url, student))
+    publish_queries(client, 1, "milk")
+
+    async def logged(event):
+        async with asyncio.timeout(30):
+            for number in count():
+                await asking(app, f"/v1/lookup?q=new+{number}")
+                if event in [record.getMessage() for record in caplog.records]:
+                    return
+
+    async def live():
+        async with app.router.lifespan_context(app):
+            await logged("the student fails")
+            student.down = False
+            await logged("the student answers again")
+
+    with caplog.at_level("INFO"):
+        asyncio.run(live())
+    events = [record.getMessage() for record in caplog.records if "student" in record.getMessage()]
+    assert events == ["the student fails", "the student answers again"]
