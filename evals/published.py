@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-MIB = 2**20
+KIB, MIB = 2**10, 2**20
 ENDED = {
     "share": "cut at the share of traffic wanted",
     "entries": "cut at the number of entries allowed",
@@ -38,4 +38,6 @@ def published_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _size(size: float | None) -> str:
-    return "unknown memory" if size is None else f"{size / MIB:,.1f} MiB of Redis"
+    if size is None:
+        return "unknown memory"
+    return f"{size / KIB:,.0f} KiB of Redis" if size < MIB else f"{size / MIB:,.1f} MiB of Redis"

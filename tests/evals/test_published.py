@@ -16,7 +16,7 @@ def test_the_forecast_stands_beside_what_was_found():
     rows = dict(published_rows({"release": "r1", "published": True, "head": HEAD}))
     assert rows["Head"] == "2,163 queries, 300 of them people's answers: cut at the share of traffic wanted"
     assert rows["Forecast"] == "80.0% of the traffic, 1.0 MiB of Redis"
-    assert rows["Found in Redis"] == "2,163 entries, 80.0% of the traffic, 0.5 MiB of Redis"
+    assert rows["Found in Redis"] == "2,163 entries, 80.0% of the traffic, 512 KiB of Redis"
     assert rows["Aliases"] == "1.7% wrong (95%: 0.3% to 8.4%) by 905 queries; not published"
     published = dict(published_rows({"head": HEAD | {"aliases": 7}}))
     assert published["Aliases"].endswith("905 queries; 1.38% of the traffic more")
