@@ -71,7 +71,7 @@ def serve_lookups(settings: Settings) -> None:
 
     Raises ServiceError where nothing is released, or the student of the release can't be served at the start.
     """
-    console, serve = Console(stderr=True, highlight=False), settings.serve
+    console, serve = Console(highlight=False), settings.serve  # to people; standard error is the log's alone
     keys = parse_api_keys(os.environ.get(API_KEYS, ""))
     with redis_of(settings) as url:
         release = release_at(settings, url)
