@@ -249,11 +249,9 @@ class LookupApp(Starlette):
                 before = now
             if failing != (lookup.breaker.state != "closed"):
                 failing = not failing
-                told = {"worker": self._worker, "student": release.student if release else ""}
-                if failing:
-                    note("the student fails", logging.WARNING, told=told)
-                else:
-                    note("the student answers again", told=told)
+                event = "the student fails" if failing else "the student answers again"
+                level = logging.WARNING if failing else logging.INFO
+                note(event, level, told={"worker": self._worker, "student": release.student if release else ""})
             if self._failures > MOST_LOGGED:
                 note("more failed", logging.WARNING, told={"requests": self._failures - MOST_LOGGED})
             self._failures = 0
