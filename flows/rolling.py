@@ -12,7 +12,7 @@ from typing import Self
 import httpx
 
 from flows.settings import Settings
-from labels.errors import InputError, ServiceError
+from labels.errors import EngineError, InputError, ServiceError
 from labels.files import read_manifest
 from student.client import StudentClient
 from student.serve import served_student
@@ -20,6 +20,8 @@ from student.serve import served_student
 WARM = ("milk", "organic oat milk", "red shoes size 9", "cheap wireless headphones", "gluten free bread 400 g")
 WATCH_SECONDS = 1.0
 HEALTH_SECONDS = 2.0
+PROBE_SECONDS = 10.0  # between two questions put to see whether a student answers at all
+HUNG_SECONDS = 60.0  # without one answer: no queue is so long, in_flight questions take a second or two
 
 
 @contextmanager
@@ -51,29 +53,30 @@ def student_server(
 class HeldStudents:
     """The students that this process holds, as `cache.roll.Students` wants them; an async context manager.
 
-    `clients` is what lookups ask, by the student's name. One whose server dies is out of `ready` within seconds, and stays
-    in `clients`: until it is held again, the lookups' circuit breaker answers for it.
+    `clients` is what lookups ask, by the student's name. One whose server dies is out of `ready` within seconds, one that
+    hangs after `hung` seconds without an answer; it stays in `clients`: until it is held again, the lookups' circuit
+    breaker answers for it.
     """
 
-    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, say: Callable[[str], None], hung: float = HUNG_SECONDS) -> None:
         self.clients: dict[str, StudentClient] = {}
         self.ready: set[str] = set()
-        self._settings, self._say = settings, say
+        self._settings, self._say, self._hung = settings, say, hung
         self._held: dict[str, _Holding] = {}
         self._http = httpx.AsyncClient(timeout=HEALTH_SECONDS, trust_env=False)
-        self._watch: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         """Watches from now on."""
-        self._watch = asyncio.create_task(self._watching())
+        self._watches = [asyncio.create_task(self._watching()), asyncio.create_task(self._probing())]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Let go of all."""
-        if self._watch:
-            self._watch.cancel()
+        for watch in self._watches:
+            watch.cancel()
         await asyncio.gather(*(self.let_go(student) for student in self.held))
         await self._http.aclose()
 
@@ -129,6 +132,33 @@ class HeldStudents:
                 if student in self.ready and (why := await self._dead(student)) and student in self.ready:
                     self.ready.discard(student)
                     self._say(f"the server of student {student} died ({why}); starting it again")
+
+    async def _probing(self) -> None:
+        """Put a question now and then: where the engine hangs, /health may still be well."""
+        while True:
+            await asyncio.sleep(min(PROBE_SECONDS, self._hung))
+            for student in self.ready.copy():
+                if student in self.ready and await self._hangs(student) and student in self.ready:
+                    self.ready.discard(student)
+                    self._say(
+                        f"the server of student {student} hangs (no answer in {self._hung:g} s); starting it again"
+                    )
+
+    async def _hangs(self, student: str) -> bool:
+        """Whether no question is answered until it is given up; False too where the student is found dead meanwhile."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._hung):
+                while student in self.ready:
+                    try:
+                        await self.clients[student].ask(WARM[0])
+                    except InputError:  # a bad answer is one
+                        return False
+                    except EngineError:
+                        await asyncio.sleep(WATCH_SECONDS)
+                    else:
+                        return False
+                return False
+        return True
 
     async def _dead(self, student: str) -> str:
         """Why the student's server can't answer any more; "" where it can, or is only slow."""
