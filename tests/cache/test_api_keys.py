@@ -101,14 +101,16 @@ def test_each_key_has_a_rate_of_its_own(redis_url, client):
 
 def test_without_keys_each_address_has_a_rate(redis_url, client):
     publish_queries(client, 1, "milk")
-    answers = asked(redis_url, [("/v1/lookup?q=milk", "")] * 3, rate=2)
-    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    answers = asked(redis_url, [("/v1/lookup?q=milk", "")] * 3, rate=0.01)
+    assert [answer.status_code for answer in answers] == [200, 429, 429]
 
 
 def test_a_caller_may_go_on_after_the_wait_it_is_told():
     rates = Rates(20, Shared().callers)
-    assert [rates.wait("10.0.0.1") for _ in range(20)] == [0.0] * 20
-    wait = rates.wait("10.0.0.1")
+    granted = 0
+    while not (wait := rates.wait("10.0.0.1")):
+        granted += 1
+    assert granted >= 20
     assert 0 < wait <= 1 / 20
     assert rates.wait("10.0.0.2") == 0
     assert rates.wait(3) == 0
@@ -118,5 +120,5 @@ def test_a_caller_may_go_on_after_the_wait_it_is_told():
 
 def test_processes_that_share_a_table_share_the_rate():
     callers = Shared().callers
-    assert Rates(0.1, callers).wait(0) == 0
-    assert 9 < Rates(0.1, callers).wait(0) <= 10
+    assert Rates(0.001, callers).wait(0) == 0
+    assert 900 < Rates(0.001, callers).wait(0) <= 1000

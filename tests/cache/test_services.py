@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 
@@ -177,10 +176,11 @@ def test_one_that_stays_silent_is_stopped_and_is_an_error(tmp_path):
     def launch(port):
         return Launch([sys.executable, "-c", "import time; time.sleep(60)"], f"http://127.0.0.1:{port}/")
 
-    watch = threading.Timer(0.5, lambda: pids.append(pid_of(tmp_path)))
-    watch.start()
+    def silent(_):
+        pids.append(pid_of(tmp_path))
+
     with pytest.raises(ServiceError, match=r"no answer in 1 s(?s:.*)wrote nothing"):
-        using(tmp_path, launch, timeout=1.0).__enter__()
+        shared_service(tmp_path, "the web server", launch, silent, 1.0).__enter__()
     with pytest.raises(ProcessLookupError):
         os.kill(pids[0], 0)
 

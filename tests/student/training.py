@@ -1,9 +1,11 @@
 """What the training tests share: a dataset of the invented shop, a recipe for the shipped base, one training run.
 
-As a program, `python -m tests.student.training DATASET ADAPTERS EPOCHS` trains and prints the folder.
+As a program, `python -m tests.student.training DATASET ADAPTERS EPOCHS STEP` trains until it is beyond that step, and is
+then killed, as by somebody else.
 """
 
 import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -55,4 +57,10 @@ def train(dataset, root, epochs=1, progress=lambda _: None, **other):
 
 
 if __name__ == "__main__":
-    print(train(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))[0])
+    epochs, last = map(int, sys.argv[3:])
+    train(
+        Path(sys.argv[1]),
+        Path(sys.argv[2]),
+        epochs,
+        lambda step: os.kill(os.getpid(), signal.SIGKILL) if step.step > last else None,
+    )

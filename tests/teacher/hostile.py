@@ -33,6 +33,7 @@ class Hostile(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    counted = False
 
     def do_GET(self):
         reply(self, 200, {"object": "list", "data": []})
@@ -46,12 +47,18 @@ class _Handler(BaseHTTPRequestHandler):
             before = server.times.get(asked(body), 0)
             server.times[asked(body)] = before + 1
             server.active += 1
+            self.counted = True
             server.most_active = max(server.most_active, server.active)
         try:
             server.act(self, body, before)
         finally:
-            with server.lock:
-                server.active -= 1
+            self.uncount()
+
+    def uncount(self):
+        """To be called before the answer is sent: who has it may ask again before this thread goes on."""
+        with self.server.lock:
+            self.server.active -= self.counted
+            self.counted = False
 
     def log_message(self, *args):
         """Quiet."""
@@ -76,6 +83,7 @@ def asked(body):
 
 def reply(handler, status, content, kind="application/json", headers=None):
     data = content if isinstance(content, bytes) else json.dumps(content).encode()
+    handler.uncount()
     handler.send_response(status)
     handler.send_header("content-type", kind)
     handler.send_header("content-length", str(len(data)))

@@ -292,10 +292,11 @@ def test_closing_early_asks_nothing_more_and_leaves_nothing_behind(capfd, recwar
         found = engine(server.url, concurrency=4).complete(SemanticRoles, (prompt(str(n)) for n in count()))
         assert [next(found) for _ in range(10)]
         found.close()
-        time.sleep(0.1)  # what was on its way arrives
-        seen = len(server.bodies)
-        time.sleep(0.2)
-        assert len(server.bodies) == seen < IN_FLIGHT
+        seen = -1
+        while seen < len(server.bodies):  # what was on its way arrives
+            seen = len(server.bodies)
+            assert seen < IN_FLIGHT
+            time.sleep(0.3)
     assert not portal_threads()
     assert capfd.readouterr() == ("", "")
     assert not list(recwarn)
