@@ -85,6 +85,7 @@ def write_report(summary: Mapping[str, Any], data: ReportData, path: Path) -> No
         online_words=online_plots.counted(summary.get("online") or {}),
         online_plots=online_plots.drawn(summary.get("online") or {}),
         beside=_beside(summary.get("served")),
+        agreed=_agreed(summary.get("agreement")),
         left_out=_left_out(summary.get("dataset")),
         sizes={author: size for author in ("teacher", "student") if (size := summary.get(f"{author}_size"))},
         parity=_parity(summary.get("parity"), summary.get("served_parity")),
@@ -179,6 +180,16 @@ def _beside(found: Mapping[str, Any] | None) -> str:
     return (
         f"Against {found['served']}, which was being served, its F1 is {100 * found['difference']:+.1f} points (95% interval "
         f"{low:+.1f} to {high:+.1f}), on {found['queries']:,} {on}."
+    )
+
+
+def _agreed(found: Mapping[str, Any] | None) -> str:
+    """How far the student says what the teacher says; nothing where it was not measured."""
+    if not found:
+        return ""
+    return (
+        f"Held against the teacher's labels, right or wrong, its F1 is {_percent(found['f1'])} (95% interval "
+        f"{_interval(found['f1_interval'])}), on {found['queries']:,} queries that it did not learn from."
     )
 
 

@@ -146,9 +146,13 @@ def _check(rows: Sequence[Row], labels: int, counts: Mapping[Reason, int]) -> No
             f"({reasons or 'there are none'}); see `stillhouse labels` for why"
         )
     if len(rows) < MINIMUM_ROWS:
+        measures = counts.get("held_out", 0) + counts.get("near_gold", 0)
+        if len(rows) + measures >= MINIMUM_ROWS:
+            advice = f", or other gold: {measures:,} of these labels are of queries that measure, or near one, and never train"
+        else:
+            advice = " (a longer log or file; in a night `stillhouse labels` shows what was rejected)"
         raise InputError(
-            f"the student's dataset has {len(rows)} rows of {labels} labels, wanted at least {MINIMUM_ROWS}: "
-            "give more (a longer log; or see `stillhouse labels` for what was rejected)"
+            f"the student's dataset has {len(rows)} rows of {labels} labels, wanted at least {MINIMUM_ROWS}: give more{advice}"
             + (f" (left out: {reasons})" if reasons else "")
         )
     if len({row.value for row in rows}) == 1:

@@ -132,7 +132,7 @@ def _night(simulated):
     summary = {
         "night": "2025-01-31", "profile": "laptop", "queries": 1000, "labelled": 950, "rejected": 40, "failed": 10,
         "asked_teacher": 0, "teacher": found.to_json(), "student": found.to_json(), "lookup": found.to_json(),
-        "judgement": found_by_people.to_json(), "review": REVIEW,
+        "agreement": found.to_json(), "judgement": found_by_people.to_json(), "review": REVIEW,
         "head_entries": 100, "head_traffic_share": 0.71, "release": "r-1",
         "published": True, "seconds": {"ingest": 0.5, "label": 61.0, "train": 30.0},
         "gate": [check.to_json() for check in gate(figures, THRESHOLDS)],
@@ -256,6 +256,7 @@ def test_figures_reasons_and_sizes_are_there(html):
         "1,100,000",
         "71.0%",
         "its F1 is +2.0 points (95% interval +0.5 to +3.0), on 100 gold queries",
+        "Held against the teacher's labels, right or wrong, its F1 is 90.0% (95% interval",
         "It learnt from 5,539 rows, 155 of them verified by people",
         "near a query that measures",
         "odd reason",
