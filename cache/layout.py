@@ -89,14 +89,14 @@ def manifest_key(generation: str) -> str:
     return f"{NAMES}{{{generation}}}:manifest"
 
 
-def pack(lines: Iterable[str]) -> bytes:
+def pack(lines: bytes | memoryview) -> bytes:
     """A bucket from its lines."""
-    return seal("\n".join(["", *lines, ""]).encode())
+    return seal(b"\n" + lines)
 
 
-def lines_of(entries: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """The lines of queries (in normal form: without control characters) and their entries' JSON."""
-    return map("\t".join, entries)
+def lines_of(entries: Iterable[tuple[str, str]]) -> bytes:
+    """The lines of queries (in normal form: without control characters) and their entries' JSON, as in a bucket."""
+    return "".join([f"{query}\t{value}\n" for query, value in entries]).encode()
 
 
 def unpack(bucket: bytes) -> Iterator[tuple[str, bytes]]:

@@ -12,10 +12,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import filterfalse, islice
+from itertools import filterfalse, islice, pairwise
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 from redis.exceptions import NoPermissionError, RedisError
 
 from cache.canonical import ALIAS, placed
@@ -111,7 +113,7 @@ def _write(client: Client, entries: Iterable[tuple[str, str]], release: Release)
     """Write a generation's buckets, read them back, then write its manifest."""
     name = release.generation
     lines = _checked(entries, release)
-    forecast = generation_bytes(lines.bytes, release.buckets)
+    forecast = generation_bytes(len(lines.text), release.buckets)
     note = check_memory(client, forecast)
     client.delete(manifest_key(name))  # of one that lost buckets since
     client.hset(GENERATIONS, name, str(release.buckets))  # before its first key, so that these can be found and removed
@@ -123,34 +125,32 @@ def _write(client: Client, entries: Iterable[tuple[str, str]], release: Release)
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """A generation's lines, each with its hash, and how many bytes they are."""
+    """A generation's lines, one after the other; for each where it ends (before them all 0), and its query's hash."""
 
-    lines: list[str]
-    hashes: "array[int]"
-    bytes: int
+    text: bytes | bytearray
+    ends: npt.NDArray[np.int64]
+    hashes: npt.NDArray[np.uint64]
 
 
 def _checked(entries: Iterable[tuple[str, str]], release: Release) -> _Lines:
     """The entries as lines, fit to publish but for repeated queries."""
-    lines: list[str] = []
-    hashes = array("Q")
-    found = size = 0
+    text, ends, hashes, found = bytearray(), [np.zeros(1, np.int64)], array("Q"), 0
     pairs = iter(entries)
     while chunk := list(islice(pairs, CHUNK)):
         queries = [query for query, _ in chunk]
         plain = [query.removeprefix(ALIAS) for query in queries] if release.canonical else queries
         _check_normal(plain)
         found += len(queries) if plain is queries else sum(map(str.__eq__, queries, plain))
-        some = list(lines_of(chunk))
-        text = "".join(some)
-        if "\n" in text:
+        some = lines_of(chunk)
+        breaks = np.flatnonzero(np.frombuffer(some, np.uint8) == ord("\n"))
+        if len(breaks) > len(chunk):
             raise PublishError("wanted entries as layout.entry makes them, got one with a line break in it")
-        size += len(text.encode()) + len(some)
-        lines.extend(some)
+        ends.append(breaks + (len(text) + 1))
+        text += some
         hashes.extend(hashes_of(map(placed, queries) if release.canonical else queries))
     if found != release.entries:
         raise PublishError(f"the release says {release.entries} entries, got {found}; count what is published")
-    return _Lines(lines, hashes, size)
+    return _Lines(text, np.concatenate(ends), np.frombuffer(hashes, np.uint64))
 
 
 def _fill(client: Client, lines: _Lines, release: Release) -> list[tuple[list[str], dict[str, bytes]]]:
@@ -164,20 +164,25 @@ def _fill(client: Client, lines: _Lines, release: Release) -> list[tuple[list[st
     return written
 
 
-def _by_bucket(lines: _Lines, buckets: int) -> Iterator[list[str]]:
+def _by_bucket(lines: _Lines, buckets: int) -> Iterator[memoryview]:
     """The lines of each bucket, from the first to the last. Raises PublishError for a query that comes twice."""
-    hashes = np.frombuffer(lines.hashes, np.uint64)
-    order = hashes.argsort()
-    ordered = np.array(lines.lines, object)[order].tolist()
-    same = np.flatnonzero(np.diff(hashes[order]) == 0)  # where a query may be that of the line before
-    suspects = [ordered[place].partition("\t")[0] for place in np.union1d(same, same + 1)]
+    order = lines.hashes.argsort()
+    hashes = lines.hashes[order]
+    same = np.flatnonzero(np.diff(hashes) == 0)  # where a query may be that of the line before
+    suspects = [_query(lines, place) for place in order[np.union1d(same, same + 1)].tolist()]
     if len(set(suspects)) < len(suspects):
         twice = next(query for query, times in Counter(suspects).items() if times > 1)
         raise PublishError(f"the query {twice!r} comes twice; publish one label a query")
-    start = 0
-    for size in np.bincount((hashes * buckets >> 32).astype(np.int64), minlength=buckets).tolist():
-        yield ordered[start : start + size]
-        start += size
+    parts = [None, pa.py_buffer(lines.ends), pa.py_buffer(lines.text)]
+    ordered = pa.Array.from_buffers(pa.large_binary(), len(order), parts).take(pa.array(order))
+    ends = np.frombuffer(ordered.buffers()[1], np.int64)
+    starts = ends[np.searchsorted(hashes * buckets >> 32, np.arange(buckets + 1))].tolist()
+    text = memoryview(ordered.buffers()[2])
+    return (text[start:end] for start, end in pairwise(starts))
+
+
+def _query(lines: _Lines, place: int) -> str:
+    return lines.text[lines.ends[place] : lines.ends[place + 1]].partition(b"\t")[0].decode()
 
 
 def _check_normal(queries: Sequence[str]) -> None:

@@ -598,7 +598,7 @@ async def test_a_canonical_release_finds_other_word_orders_and_numbers(client, r
 
 def whole(text):
     """A bucket whose checksum is right: what is wrong was written so."""
-    return pack([f"milk\t{text}"])
+    return pack(f"milk\t{text}\n".encode())
 
 
 @pytest.mark.parametrize(
