@@ -22,7 +22,9 @@ from labels.records import Label, Verdict
 from labels.task import Task
 
 SIZE = 300
-DRAWS = 2_000
+DRAWS = 1_000
+EDGE = 0.021
+"""Three standard deviations of the share of DRAWS that a 95% interval holds the truth in: √(0.95 · 0.05 / 1,000) is 0.0069."""
 CLASSES = 3
 
 
@@ -90,9 +92,9 @@ def covered(name, seed=0, draws=DRAWS):
 def test_intervals_hold_the_truth_19_times_in_20(name):
     held, width = covered(name)
     by_query, by_traffic, powered = held
-    assert 0.935 <= by_query <= 0.965
-    assert 0.935 <= by_traffic <= 0.965
-    assert powered >= 0.935
+    assert abs(by_query - 0.95) <= EDGE
+    assert abs(by_traffic - 0.95) <= EDGE
+    assert powered >= 0.95 - EDGE
     assert width[2] <= width[0]
 
 
@@ -104,7 +106,7 @@ class Found(Task):
 
 
 def test_an_audit_of_8000_labels_holds_the_true_precision():
-    """The whole way, labels and verdicts in, judgement out: 500 seeds."""
+    """The whole way, labels and verdicts in, judgement out: 200 seeds."""
     there = shop(*SHOPS["8,000 labels, 0.80 right"], seed=9)
     milk, tea = (Found(product=word).to_json() for word in ("milk", "tea"))
     labels = [
@@ -122,11 +124,11 @@ def test_an_audit_of_8000_labels_holds_the_true_precision():
         for one, right in zip(labels, there.right, strict=True)
     }
     truth = np.array([there.right.mean(), np.average(there.right, weights=there.traffic), there.right.mean()])
-    held, seeds = np.zeros(3), 500
+    held, seeds = np.zeros(3), 200
     for seed in range(seeds):
         audit = audit_sample(labels, traffic, bands, SIZE, seed)
         found = judge(audit, [said[one.label.identity] for one in audit.sampled], Found)
         f1 = found.fields["product"].f1
         ends = np.array([(one.low, one.high) for one in (found, found.by_traffic, f1)]).T
         held += (ends[0] <= truth) & (truth <= ends[1])
-    assert (held / seeds >= 0.93).all()
+    assert (held / seeds >= 0.915).all()  # 0.95 less 2.3 standard deviations, as of 200 seeds

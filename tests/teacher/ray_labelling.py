@@ -57,8 +57,8 @@ def refuse():
     import ray
 
     errors = {"address": error_of(lambda: start(address="127.0.0.1:1"))}
-    errors["options"] = error_of(lambda: start(replicas=1, no_such_option=1))
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL")
+    errors["options"] = error_of(lambda: start(replicas=1, no_such_option=1))
     errors["room"] = error_of(lambda: start(replicas=4))
     engine, taken = start(replicas=1), []
     given = engine.complete(SemanticRoles, endless(taken))
@@ -99,7 +99,7 @@ def workers():
 
 def left():
     """What is left of the replicas and their threads, given a moment to go."""
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 60
     while workers() and time.monotonic() < give_up:
         time.sleep(0.1)
     return [*workers(), *[thread.name for thread in threading.enumerate() if not thread.daemon][1:]]
