@@ -81,10 +81,13 @@ class StudentClient:
         return float(sum(tokens)), len(tokens)
 
     async def rendered(self, query: str) -> list[int]:
-        """The prompt's token ids as the server renders them."""
+        """The prompt's token ids as the server renders them. Raises EngineError as `ask` does."""
         body = {"model": self.name, "messages": messages(self._task, query), "add_generation_prompt": True}
-        async with self._http().post(f"{self._url}/tokenize", json=body, raise_for_status=True) as response:
-            tokens: list[int] = json.loads(await response.read())["tokens"]
+        said = await self._said("/tokenize", body)
+        try:
+            tokens: list[int] = said["tokens"]
+        except (KeyError, TypeError) as error:
+            raise _no_answer(error) from error
         return tokens
 
     async def __aenter__(self) -> Self:
@@ -110,8 +113,17 @@ class StudentClient:
             return response.status, await response.read()
 
     async def _choice(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The first choice of the server's answer. Raises EngineError where it can't be reached or fails, InputError where it
-        refuses what is asked.
+        """The first choice of the server's answer. Raises as `_said`."""
+        said = await self._said(path, body)
+        try:
+            choice: dict[str, Any] = said["choices"][0]
+        except (KeyError, IndexError, TypeError) as error:
+            raise _no_answer(error) from error
+        return choice
+
+    async def _said(self, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever JSON the server sends
+        """The server's answer. Raises EngineError where it can't be reached or fails, InputError where it refuses what is
+        asked.
         """
         try:
             try:
@@ -125,10 +137,9 @@ class StudentClient:
                 if status in (400, 413, 422):
                     raise InputError(f"the student's server refused what it was asked {said}")
                 raise EngineError(f"the student's server failed {said}")
-            choice: dict[str, Any] = json.loads(raw)["choices"][0]
-        except (aiohttp.ClientError, RuntimeError, OSError, KeyError, IndexError, TypeError, ValueError) as error:
+            return json.loads(raw)
+        except (aiohttp.ClientError, RuntimeError, OSError, ValueError) as error:
             raise _no_answer(error) from error
-        return choice
 
     def _request(self, query: str) -> dict[str, Any]:
         schema = {"name": self._task.name, "schema": self._task.json_schema()}

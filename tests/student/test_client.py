@@ -102,6 +102,7 @@ def test_what_is_no_answer_is_an_engine_error_whatever_was_asked(serving, body):
     for method, arguments in (
         ("ask", ["tea"]),
         ("answer_tokens", ["tea"]),
+        ("rendered", ["tea"]),
         ("say", [[{"role": "user", "content": "hello"}], 8]),
         ("log_likelihood", ["once upon a time"]),
     ):
