@@ -114,7 +114,7 @@ def unpack(bucket: bytes) -> Iterator[tuple[str, bytes]]:
 
 def find(bucket: bytes, query: str) -> bytes | None:
     """The JSON of a query's entry in an opened bucket; None where it is not there. Raises BrokenError for a half line."""
-    sought = f"\n{query}\t".encode()
+    sought = b"\n%b\t" % query.encode()
     start = bucket.find(sought)
     if start < 0:
         return None
@@ -137,7 +137,7 @@ def is_sealed(raw: bytes) -> bool:
 
 def unseal(raw: bytes) -> bytes:
     """The reverse of `seal`. Raises BrokenError where the text is not what was sealed."""
-    if not is_sealed(raw):
+    if zlib.crc32(raw) != _RESIDUE:
         raise BrokenError("the checksum is not that of the text")
     return raw[:-4]
 

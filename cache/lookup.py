@@ -5,10 +5,10 @@ async with Lookup(connect_async(url), {student.name: student}, SemanticRoles) as
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import repeat, zip_longest
 from math import inf
 from time import perf_counter, time
 from typing import Self, TypeAlias
@@ -148,12 +148,8 @@ class Lookup:
     def begin(self, queries: Sequence[str]) -> "Asked":
         """Queries with what is known of them at once. Raises as `get` does. (This and the next two may be any thread's.)"""
         started, tier, state = perf_counter(), self._tier, self._watch.state
-        held, wanted, get = {}, {}, tier.get
-        for typed in queries:
-            if (one := get(typed)) is not None and one.until > started:
-                held[typed] = one
-            else:
-                wanted[typed] = _checked(typed)
+        held = [one if one is not None and one.until > started else None for one in map(tier.get, queries)]
+        wanted = {typed: _checked(typed) for typed, one in zip(queries, held, strict=True) if one is None}
         asked = Asked(queries, started, state, tier, held, wanted)
         asked.left = list(dict.fromkeys(wanted.values()))
         if state.people:
@@ -166,11 +162,12 @@ class Lookup:
         release = asked.state.release
         if release is None:
             return []
-        numbers = [(query, bucket_of(_placed(release, query), release.buckets)) for query in asked.left]
-        buckets = [bucket_key(release.generation, number) for _, number in numbers]
-        if not self._tail.seconds:
-            return buckets
-        return buckets + [tail_key(release.generation, number, query) for query, number in numbers]
+        generation, count = release.generation, release.buckets
+        numbers = [bucket_of(placed, count) for placed in _placed(release, asked.left)]
+        keys = [bucket_key(generation, number) for number in numbers]
+        if self._tail.seconds:
+            keys += map(tail_key, repeat(generation), numbers, asked.left)
+        return keys
 
     def take(self, asked: "Asked", keys: Sequence[str], raw: Sequence[bytes | None]) -> None:
         """Find what there is in the values of these keys, as Redis gave them."""
@@ -225,10 +222,14 @@ class Lookup:
         """The answers in order, counted and kept."""
         found, release, now = asked.found, asked.tier.release, time()
         spent, second = round((perf_counter() - asked.started) * 1000, 3), int(now)
-        answers = {typed: one.found.stamped(one.query, release, spent, second) for typed, one in asked.held.items()}
-        for typed, query in asked.wanted.items():
-            answers[typed] = found[query].stamped(query, release, spent, second)
-        told = [answers[typed] for typed in asked.queries]
+        told = []
+        for typed, kept in zip(asked.queries, asked.held, strict=True):
+            if kept is not None:
+                query, one, _ = kept
+            else:
+                query = asked.wanted[typed]
+                one = found[query]
+            told.append(one.stamped(query, release, spent, second))
         if hits := [answer.source for answer in told].count("cache"):
             self.journal.answered("cache", spent, hits)
         if hits < len(told):
@@ -263,10 +264,10 @@ class Lookup:
 
     def _count_others(self, asked: "Asked", told: Sequence[Answer]) -> None:
         """Count the answers that the head had not."""
-        for typed, answer in zip(asked.queries, told, strict=True):
+        for kept, answer in zip(asked.held, told, strict=True):
             if answer.source != "cache":
                 self.journal.answered(answer.source, answer.milliseconds)
-                if typed in asked.held or answer.query in asked.missed:
+                if kept is not None or answer.query in asked.missed:
                     self.journal.missed(self._mask(answer.query))
 
     def _keep(self, asked: "Asked", now: float) -> None:
@@ -309,7 +310,7 @@ class Lookup:
 class Asked:
     """Queries on their way to their answers, which are all of one `state`.
 
-    `wanted` has by text as typed the queries, in normal form, that the process does not hold (those it does are `held`);
+    `held` is what the process holds for each, or None; `wanted` has the others by text as typed, in normal form;
     `left` are those without an answer yet, `missed` those that the head is known not to have. `kept_at` says where in
     Redis the student's answer is to be kept. `started` is by `time.perf_counter`.
     """
@@ -318,7 +319,7 @@ class Asked:
     started: float
     state: State
     tier: Tier
-    held: Mapping[str, Kept]
+    held: Sequence[Kept | None]
     wanted: Mapping[str, str]
     found: dict[str, Found] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
@@ -330,13 +331,13 @@ UnderWay: TypeAlias = dict[str, list[asyncio.Future[Asked | None]]]
 """By query under way, who waits for what its first asker finds: himself, or None where that one has left."""
 
 
-def _placed(release: Release, query: str) -> str:
-    """What a query's bucket goes by."""
+def _placed(release: Release, queries: Sequence[str]) -> Iterable[str]:
+    """What these queries' buckets go by."""
     if not release.canonical:
-        return query
+        return queries
     from cache.canonical import canonical  # its stemmer is loaded only where it is used
 
-    return canonical(query)
+    return map(canonical, queries)
 
 
 def _alias(query: str) -> str:

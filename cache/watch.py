@@ -42,7 +42,7 @@ class State:
 
     release: Release | None
     reason: str = ""
-    made: float = 0.0
+    made: int = 0
     people: Mapping[str, Found] = field(default_factory=dict)
 
 
@@ -170,7 +170,7 @@ class Watch:
         """What Redis tells. Where it has lost the release, the one before stays: nobody ends a service by losing a key."""
         try:
             release = parse_release(raw) if raw is not None else None
-            made = datetime.fromisoformat(release.created).timestamp() if release else before.made
+            made = int(datetime.fromisoformat(release.created).timestamp()) if release else before.made
             lost = "Redis has lost its release; publish anew: `stillhouse night`" if before.release else UNPUBLISHED
         except ValueError as error:
             release, made, lost = None, before.made, f"Redis holds no readable release: {error}"
@@ -196,7 +196,7 @@ class Watch:
                 )
         return ""
 
-    def _said(self, people: Mapping[bytes, bytes], made: float) -> dict[str, Found]:
+    def _said(self, people: Mapping[bytes, bytes], made: int) -> dict[str, Found]:
         """What people said, opened; what was said before is not opened again."""
         opened = {}
         for query, entry in people.items():

@@ -189,9 +189,9 @@ async def test_a_students_answer_is_kept_in_the_process_and_in_redis_and_says_so
 async def test_the_tails_answers_end_with_their_time(client, redis_url):
     publish_queries(client, 1, "milk")
     student = Student()
-    async with looking_with(redis_url, student, tail_seconds=1) as lookup:
+    async with looking_with(redis_url, student, tail_seconds=2) as lookup:
         assert [(await lookup.get("rye")).source for _ in range(2)] == ["student", "tail-cache"]
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(2.2)
         assert (await lookup.get("rye")).source == "student"
 
 
