@@ -8,7 +8,7 @@ import asyncio
 import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import inf
@@ -54,13 +54,6 @@ class Counts:
     def answers(self, source: str) -> int:
         """How many answers came from `source`."""
         return sum(self.latency[source])
-
-    def cumulative(self, source: str) -> Iterator[tuple[float, int]]:
-        """Each bound with the answers from `source` that took no longer, as Prometheus counts them."""
-        total = 0
-        for bound, count in zip(BOUNDS, self.latency[source], strict=True):
-            total += count
-            yield bound, total
 
     def copy(self) -> "Counts":
         """The same counts, which no longer change."""
