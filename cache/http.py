@@ -54,6 +54,7 @@ SLOW = 1.5  # times the deadline: an answer that took longer is logged
 TICK_SECONDS = 0.5
 MOST_LOGGED = 50
 """Failed requests logged between two ticks; the rest of a flood is counted."""
+NOTHING_HERE = f"nothing lies here; queries go to {LOOKUP}, and /openapi.json tells the rest"
 NOT_STARTED = "the service has not been started; whoever mounts it enters its lifespan, as cache.http says"
 
 MakeLookup = Callable[[], AbstractAsyncContextManager[Lookup]]
@@ -292,7 +293,8 @@ class LookupApp(Starlette):
 
 def _said(_: Request | None, error: HTTPException) -> Response:
     """What Starlette refuses, in the one shape that errors have here."""
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    words = NOTHING_HERE if error.status_code == 404 else error.detail
+    return JSONResponse({"error": words}, error.status_code, error.headers)
 
 
 def _json(value: object) -> bytes:

@@ -98,7 +98,7 @@ def test_it_is_ready_once_a_release_is_there(client, redis_url):
         ("/v1/lookup?q=milk&task=categories", 400, "wanted task semantic_roles"),
         ("/v1/lookup?q=milk&normalisation=2", 400, "version 1 here, got '2'"),
         ("/v1/lookup?q=" + "x" * 9000, 414, "at most 8,192 bytes"),
-        ("/v1/look", 404, "Not Found"),
+        ("/v1/look", 404, "queries go to /v1/lookup"),
     ],
 )
 def test_a_bad_question_is_refused_with_the_reason(shop, path, status, says):
