@@ -14,7 +14,7 @@ prepare(offline=True)  # before any test imports torch: threads that spin agains
 
 TOGETHER = {
     "night": ("test_night", "test_hostile_log", "test_left_behind", "test_prefect", "test_real_data"),
-    "engines": ("test_engine_url", "test_engine_ray"),
+    "engines": ("test_engine_url", "test_engine_ray", "test_engine_vllm"),
 }
 
 

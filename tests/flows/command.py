@@ -1,6 +1,7 @@
 """The command line as a user has it: real processes, killed where a test says so, and what they leave running."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -64,13 +65,22 @@ def kill_when(reached: Callable[[str], bool], log: Path, *args: object) -> str:
             time.sleep(0.02)
     finally:
         process.kill()
-        process.wait()
+        code = process.wait()
+    assert code == -signal.SIGKILL, f"it ended before it could be killed:\n{log.read_text()}"
     return log.read_text(errors="replace")
 
 
 def begun(stage: str) -> Callable[[str], bool]:
     """Whether a night has said the name of a stage."""
     return lambda said: stage in said.splitlines()
+
+
+def left_of(folder: Path, seconds: float = 30.0) -> dict[int, str]:
+    """`processes_of` a folder that nobody uses any more: what was killed may take a moment to be gone."""
+    give_up = time.monotonic() + seconds
+    while (found := processes_of(folder)) and time.monotonic() < give_up:
+        time.sleep(0.1)
+    return found
 
 
 def processes_of(folder: Path) -> dict[int, str]:

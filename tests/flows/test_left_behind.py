@@ -12,7 +12,7 @@ from flows.night import begin_night
 from flows.screen import Screen
 from flows.settings import ROOT, load_settings
 from tests.cache.test_services import using
-from tests.flows.command import STILLHOUSE, begun, environment, processes_of
+from tests.flows.command import STILLHOUSE, begun, environment, left_of, processes_of
 
 STARTER = """
 import sys, time
@@ -71,11 +71,11 @@ def test_a_night_told_to_end_stops_what_it_started(tmp_path, night_settings):
             time.sleep(0.1)
         assert len(processes_of(work)) > 1  # the night's own, and a server's
         night.send_signal(signal.SIGTERM)
-        assert night.wait(60) == 130, log.read_text()
+        assert night.wait(120) == 130, log.read_text()
     finally:
         night.kill()
     assert "run the same command again to go on" in log.read_text()
-    assert not processes_of(work)
+    assert not left_of(work)
 
 
 @pytest.mark.parametrize("milliseconds", [0, 1, 2, 4, 8, 16, 32, 64])

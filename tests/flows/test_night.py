@@ -13,7 +13,7 @@ from flows.settings import ROOT
 from labels.warehouse import Warehouse
 from teacher.label import AT_RISK, COMMIT
 from tests.evals.test_report import open_in_browser
-from tests.flows.command import OPEN_GATE, environment, error_of, processes_of, stillhouse
+from tests.flows.command import OPEN_GATE, environment, error_of, left_of, stillhouse
 from tests.flows.conftest import HOSTILE, ROWS
 
 pytestmark = pytest.mark.timeout(1500)
@@ -41,7 +41,9 @@ def labels_of(work):
 def test_a_night_killed_at_five_stages_ends_with_the_labels_of_one_that_was_not(night):
     assert list(night.killed) == ["label", "train", "evaluate", "publish", "report"]
     for stage, said in night.killed.items():
-        assert [line for line in said.splitlines() if line in STAGES][-1] == stage, said
+        begun = [line for line in said.splitlines() if line in STAGES]
+        at = STAGES.index(stage)
+        assert begun[-1] in STAGES[at : at + 2], said  # a short stage may end before the kill arrives
     ours, reference = labels_of(night.work), labels_of(night.reference)
     assert ours.keys() == reference.keys()
     # A kill changes which queries share the engine's batches, and a batch may round another way: see the flip rate.
@@ -280,7 +282,7 @@ def test_redis_down_at_publish_time_ends_the_night_and_leaves_the_release_as_it_
     assert "wanted Redis at redis://127.0.0.1:1" in message
     assert "run the same command again" in message
     assert stillhouse("releases", "--work", night.work, "--json").stdout == before
-    assert processes_of(night.work) == {}
+    assert left_of(night.work) == {}
 
 
 def test_every_command_is_in_the_help():

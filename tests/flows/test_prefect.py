@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from flows.settings import ROOT
-from tests.flows.command import STILLHOUSE, environment, processes_of
+from tests.flows.command import STILLHOUSE, environment, left_of
 
 ROOMS = ["flows", "teacher", "student", "cache", "evals", "labels", "demo"]
 MIDDLE = ["teacher", "student", "cache", "evals"]
@@ -101,13 +101,14 @@ def test_the_schedule_is_prefects_and_runs_the_night_and_ends_with_ctrl_c(schedu
         at = datetime.fromisoformat(run["expected_start_time"]).astimezone(ZoneInfo("Europe/Berlin"))
         assert (at.hour, at.minute) == (2, 0)
 
-    now = post(f"/deployments/{deployment['id']}/create_flow_run", state={"type": "SCHEDULED"})
+    create = f"/deployments/{deployment['id']}/create_flow_run"
+    now = wait_for(lambda: post(create, state={"type": "SCHEDULED"}), "a night at once", log)
     chosen = {"id": {"any_": [now["id"]]}, "state": {"type": {"any_": ["FAILED", "CRASHED", "COMPLETED"]}}}
     [ended] = wait_for(lambda: post("/flow_runs/filter", flow_runs=chosen), "the night's end", log)
     assert ended["state"]["type"] == "FAILED"
     assert "no log is named; wanted --log FILE" in ended["state"]["message"]
-    assert "error: no log is named; wanted --log FILE" in log.read_text()
+    wait_for(lambda: "error: no log is named; wanted --log FILE" in log.read_text(), "the error's message", log)
 
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) in {0, 130}
-    assert processes_of(work) == {}
+    assert process.wait(120) in {0, 130}
+    assert left_of(work) == {}

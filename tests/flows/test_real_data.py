@@ -11,7 +11,7 @@ import pytest
 
 from labels.normalise import normalise
 from labels.warehouse import Warehouse
-from tests.flows.command import processes_of, stillhouse
+from tests.flows.command import left_of, stillhouse
 from tests.flows.conftest import DATA, REAL_CATALOGUE, REAL_LOG
 
 pytestmark = [
@@ -53,7 +53,7 @@ def test_nothing_is_published_and_nothing_left_running(real):
     asked = stillhouse("lookup", "teeth whitening", "--work", folder / "work")
     assert asked.returncode == 1
     assert "nothing is released yet" in asked.stderr
-    assert processes_of(folder) == {}
+    assert left_of(folder) == {}
 
 
 def test_every_real_query_is_labelled_rejected_or_failed(real):

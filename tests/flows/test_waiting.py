@@ -126,18 +126,19 @@ def until(look, log, seconds=150):
 def test_a_scheduled_night_is_suspended_with_a_link_and_resumed_by_enough_verdicts(deployed):
     work, post, log = deployed
     [deployment] = until(lambda: post("/deployments/filter"), log)
-    run = post(f"/deployments/{deployment['id']}/create_flow_run", state={"type": "SCHEDULED"})
+    create = f"/deployments/{deployment['id']}/create_flow_run"
+    run = until(lambda: post(create, state={"type": "SCHEDULED"}), log)
 
-    def state():
-        return post("/flow_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})[0]["state"]["name"]
+    def is_in(state):
+        return post("/flow_runs/filter", flow_runs={"id": {"any_": [run["id"]]}, "state": {"name": {"any_": [state]}}})
 
-    until(lambda: state() == "Suspended", log)
+    until(lambda: is_in("Suspended"), log)
     file = waiting_file(settings_in(str(work)), run["id"])
     assert json.loads(file.read_text()) | {"until": ""} == {"flow_run": run["id"], "night": "n1", "until": ""}
-    [artifact] = post("/artifacts/filter", artifacts={"key": {"any_": ["people"]}})
+    [artifact] = until(lambda: post("/artifacts/filter", artifacts={"key": {"any_": ["people"]}}), log)
     assert "](http://127.0.0.1:8018)" in artifact["data"]
     assert not (work / "went_on.txt").exists()
     answer(ReviewQueue(Verdicts(work / "warehouse" / "verdicts.sqlite")), 20, "corrected", roles("tea"))
-    until(lambda: state() == "Completed", log)
+    until(lambda: is_in("Completed"), log)
     assert (work / "went_on.txt").read_text() == "n1"  # the night that it was
     assert not file.exists()

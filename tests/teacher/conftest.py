@@ -18,6 +18,8 @@ def teacher_settings():
 
 @pytest.fixture(scope="session")
 def offline_engine(teacher_settings):
+    import llvmlite.binding  # noqa: F401 - as evals/ppi.py loads it, which vLLM stumbles over
+
     from teacher.engine_vllm import VllmEngine
 
     engine = VllmEngine(teacher_settings.model, None, Sampling(64), dict(teacher_settings.engine))

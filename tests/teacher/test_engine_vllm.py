@@ -31,18 +31,8 @@ ATTACKS = [
 
 
 @pytest.fixture(scope="module")
-def engine():
-    prepare(offline=True)
-    import llvmlite.binding  # noqa: F401 - as evals/ppi.py loads it, which vLLM stumbles over
-
-    from teacher.engine_vllm import VllmEngine
-
-    teacher = load_settings("laptop", {}, {}).teacher
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-        opened = VllmEngine(teacher.model, None, Sampling(64), dict(teacher.engine))
-        yield opened
-        opened.close()
+def engine(offline_engine):
+    return offline_engine
 
 
 def queries(count):
