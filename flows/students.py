@@ -15,7 +15,7 @@ from evals.metrics import Interval, Score
 from flows.evaluate import Measured, dataset_of, measure, variant_checks
 from flows.night import Night
 from flows.online import redis_client
-from flows.served import kept_answers, passing, student_answers, student_latency
+from flows.served import passing
 from flows.settings import Settings
 from labels.errors import EngineError, ServiceError
 from labels.files import read_manifest
@@ -61,7 +61,7 @@ def list_students(settings: Settings) -> list[dict[str, Any]]:
 
 
 def evaluate_student(night: Night, student: Path, before: Release | None) -> tuple[Path, list[Check], Measured]:
-    """What to ship, the student or a quantised variant of it; the checks of the variants; what was measured of the student."""
+    """What to ship, the student or a quantised variant of it; the checks of the variants; what was measured of what ships."""
     if not night.settings.student.quantised:
         measured = measure(night, student, before)
         record_student(night, student, measured)
@@ -70,11 +70,9 @@ def evaluate_student(night: Night, student: Path, before: Release | None) -> tup
         measured = measure(apart, student, before)
     record_student(night, student, measured)
     shipped, checks = choose_variant(night, student)
-    if shipped != student:  # what is gated is what is served
-        asked = sorted(kept_answers(night, shipped))
-        latency = student_latency(night, shipped, asked)  # first: nothing is in the server's cache yet
-        _, invalid, _ = student_answers(night, shipped, asked)
-        measured = replace(measured, latency=latency, invalid_rate=invalid, answers=len(asked))
+    if shipped != student:  # what is gated is what is served: all of it, not its recall alone
+        measured = replace(measure(night, shipped, before), asked=measured.asked)
+        record_student(night, shipped, measured)
     return shipped, checks, measured
 
 
