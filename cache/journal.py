@@ -42,7 +42,7 @@ class Counts:
     """Answers by source and latency bucket, milliseconds they took together, and the rest that is counted.
 
     `misses` are queries the head had no answer for, `lost` those of them that will not reach the stream. `refused` counts
-    by reason what was turned down: a corrupted entry, a question for which the queue was full.
+    by reason what was turned down: a corrupted entry, a question for which the queue was full, a student's answer.
     """
 
     latency: dict[str, list[int]] = field(default_factory=lambda: {source: [0] * len(BOUNDS) for source in SOURCES})

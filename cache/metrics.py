@@ -25,7 +25,7 @@ __all__ = ["CONTENT_TYPE", "Metrics"]
 Numbers = dict[str, Any]
 """Numbers, lists of numbers and dicts of these."""
 STATES = ("closed", "half-open", "open")
-REFUSED = ("corrupted", "queue full")
+REFUSED = ("corrupted", "queue full", "student's answer")
 """What lookups turn down; told before it happens too: a rate is taken only between two figures."""
 
 
@@ -101,7 +101,12 @@ class _Told(Collector):
         yield self._latency()
         yield _count("process_hits", "Single lookups answered from the process's own memory.", counts["process_hits"])
         yield _counts("http_requests", "Requests, by status.", "status", counts["statuses"])
-        yield _counts("refused", "What was turned down: corrupted entries, a full queue.", "what", counts["refused"])
+        yield _counts(
+            "refused",
+            "What was turned down: corrupted entries, a full queue, a student's answer.",
+            "what",
+            counts["refused"],
+        )
         yield _count("misses", "Queries the head had no answer for.", counts["misses"])
         yield _count("misses_lost", "Those of them that never reached the stream.", counts["lost"])
         yield _count("flush_failures", "Times the journal could not be written to Redis.", counts["flush_failures"])

@@ -15,12 +15,13 @@ from typing import NoReturn
 from cache.log import note
 from cache.serve import ENDINGS, MakeApp, work
 from cache.shared import Shared
+from labels import services
 from labels.errors import ServiceError, StillhouseError
 from labels.signals import sigterm_as_ctrl_c
 
 POLL = 0.1
 PAUSE_SECONDS = 1.0  # between two starts of one worker: one that dies at once would keep a core busy
-GRACE_SECONDS = 5.0  # for what the app's end takes, after draining
+GRACE_SECONDS = services.GRACE_SECONDS + 5.0  # for the app's end, after draining: a student that hangs is killed
 READY = b"ready\n"
 FAILED = 3  # the exit code of a worker that has said why it could not start
 

@@ -21,6 +21,8 @@ from labels.task import Task
 
 Flight: TypeAlias = tuple[str, str | None, str]  # the student, the release and the query
 WRITE_SECONDS = 1.0
+USELESS_SECONDS = 30.0  # that a process remembers an answer it turned down: asked again, a student says the same
+MOST_USELESS = 10_000  # so remembered at once, 10 MB or so
 LEFT_ALONE = "the student failed several times in a row; it is tried again in a moment"
 
 
@@ -56,6 +58,7 @@ class Tail:
         self._redis, self._task, self._refused = redis, task, refused
         self._breakers: dict[str, Breaker] = {}
         self._landed: dict[Flight, tuple[float, Found]] = {}  # just now, and when (the loop's clock)
+        self._useless: dict[Flight, Found] = {}  # why its answer was turned down, for a while
         self._writes: set[asyncio.Task[None]] = set()
 
     async def aclose(self) -> None:
@@ -117,6 +120,8 @@ class Tail:
         landed = self._landed.get(flight)
         if landed and landed[0] > until - self._deadline:  # while this question was under way, in Redis say
             return landed[1]
+        if useless := self._useless.get(flight):
+            return useless
         if self.breaker(student.name).blocks and not self.flights.has(flight):
             return nothing(LEFT_ALONE)
         try:
@@ -130,12 +135,19 @@ class Tail:
 
     async def _fly(self, flight: Flight, student: Student, key: str) -> Found:
         """Ask the student once, keep its answer for whoever comes."""
-        query = flight[-1]
-        answered = await self._answer(student, query)
-        if isinstance(answered, str):
-            return nothing(answered)
-        answer, confidence = answered
-        loop, made = asyncio.get_running_loop(), int(time())
+        query, loop = flight[-1], asyncio.get_running_loop()
+        try:
+            answer, confidence = await self._answer(student, query)
+        except EngineError as error:
+            return nothing(str(error))
+        except InputError as error:
+            self._refused("student's answer")
+            useless = nothing(f"the student's answer {error}")
+            if len(self._useless) < MOST_USELESS:
+                self._useless[flight] = useless
+                loop.call_later(USELESS_SECONDS, self._useless.pop, flight, None)
+            return useless
+        made = int(time())
         if key and self.seconds:
             write = loop.create_task(self._write(key, pack_answer(student.name, answer, confidence, made)))
             self._writes.add(write)
@@ -145,19 +157,22 @@ class Tail:
         loop.call_later(self._deadline, self._landed.pop, flight, None)
         return found
 
-    async def _answer(self, student: Student, query: str) -> tuple[Task, float] | str:
-        """The student's answer and its confidence, or why there is none; it passes what the teacher's passes."""
+    async def _answer(self, student: Student, query: str) -> tuple[Task, float]:
+        """The student's answer and its confidence; it passes what the teacher's passes.
+
+        Raises EngineError where there is none, InputError for one that is of no use.
+        """
         breaker = self.breaker(student.name)
         if not breaker.start():
-            return LEFT_ALONE
+            raise EngineError(LEFT_ALONE)
         try:
             raw, confidence = await student.ask(query)
         except InputError as error:
             breaker.succeeded()
-            return f"the student's answer is of no use: {error}"
+            raise InputError(f"is of no use: {error}") from error
         except EngineError as error:
             breaker.failed()
-            return f"the student can't answer: {error}"
+            raise EngineError(f"the student can't answer: {error}") from error
         except BaseException:  # the deadline's cancellation among them
             breaker.failed()
             raise
@@ -165,9 +180,9 @@ class Tail:
         try:
             answer = self._task.parse(raw)
         except InputError as error:
-            return f"the student's answer breaks the schema: {error}"
+            raise InputError(f"breaks the schema: {error}") from error
         if rejection := check(answer, query):
-            return f"the student's answer was rejected, {rejection}"
+            raise InputError(f"was rejected, {rejection}")
         return answer, confidence
 
     async def _write(self, key: str, packed: bytes) -> None:

@@ -33,6 +33,7 @@ def ingest_log(night: Night) -> dict[str, int]:
         min_sessions=log.min_sessions,
         head_share=night.settings.cache.head_share,
         misses=misses.queries if misses else None,
+        most_misses=log.most_misses,
     )
     write_json(night.folder / INGESTED, {"labelled": found.labelled})
     say = night.screen.say

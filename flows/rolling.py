@@ -14,6 +14,7 @@ import httpx
 from flows.settings import Settings
 from labels.errors import EngineError, InputError, ServiceError
 from labels.files import read_manifest
+from labels.services import kill_hung
 from student.client import StudentClient
 from student.serve import served_student
 
@@ -143,6 +144,8 @@ class HeldStudents:
                     self._say(
                         f"the server of student {student} hangs (no answer in {self._hung:g} s); starting it again"
                     )
+                    if not self._settings.serve.student_url and (holding := self._held.get(student)):
+                        kill_hung(self._settings.folder / "services" / student, holding.url.result())
 
     async def _hangs(self, student: str) -> bool:
         """Whether no question is answered until it is given up; False too where the student is found dead meanwhile."""

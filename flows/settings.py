@@ -32,7 +32,7 @@ class LogSettings(Section):
 
     `session` and `min_sessions`: queries from fewer distinct sessions are kept out. `converted` names the column that
     holds the category of what was clicked or bought after the query. With `misses`, queries that lookups had no answer in
-    the head for are taken in too, where the log has not got them yet.
+    the head for are taken in too, where the log has not got them yet: the `most_misses` most frequent of them.
     """
 
     path: str | None = None
@@ -44,6 +44,7 @@ class LogSettings(Section):
     half_life_days: float | None = Field(None, gt=0)
     min_sessions: int = Field(1, ge=1)
     misses: bool = True
+    most_misses: int = Field(100_000, ge=0)
 
     @property
     def columns(self) -> dict[str, str | None]:

@@ -167,15 +167,22 @@ def releases_table(rows: list[dict[str, Any]]) -> Table:
                 "night": row["night"],
                 "entries": f"{row['entries']:,}",
                 "traffic": f"{row['traffic_share']:.1%}",
-                "memory": "" if row["bytes"] is None else f"{row['bytes'] / 2**20:,.1f} MiB",
+                "memory": _size(row["bytes"]),
                 "student": row["student"],
                 "forced": ", ".join(row["forced"]),
             }
             for row in rows
         ]
     )
-    table.columns[0].no_wrap = True  # it is copied into other commands
+    for column in (*table.columns[:2], *table.columns[3:6]):  # the night and the student may fold
+        column.no_wrap = True
     return table
+
+
+def _size(size: float | None) -> str:
+    if size is None:
+        return ""
+    return f"{size / 2**10:,.0f} KiB" if size < 2**20 else f"{size / 2**20:,.1f} MiB"
 
 
 def changes_table(found: dict[str, Any]) -> Group:

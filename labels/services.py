@@ -78,6 +78,16 @@ def stop_unused(folder: Path) -> None:
             _leave(folder, users)
 
 
+def kill_hung(folder: Path, url: str) -> None:
+    """Kill the service that lives in `folder`, if it is still the one at `url`: its users find it dead, and start it anew.
+
+    Leaving would not do: it stays for its other users, who are given it as long as it lives.
+    """
+    if (service := _running(folder)) and service.url == url:
+        with suppress(ProcessLookupError):
+            os.killpg(service.pid, signal.SIGKILL)
+
+
 def free_port() -> int:
     """A loopback TCP port that nobody listens on at the moment."""
     with socket.socket() as probe:

@@ -39,6 +39,7 @@ REASONS = {
     "long": f"longer than {MAX_QUERY_CHARS} characters",
     "personal": "nothing but personal",
     "rare": "seen from too few sessions",
+    "many": "missed less often than the most that a night takes",
 }
 
 UNLABELLED = ("rare", "personal")  # what people ask all the same, and no head will answer
@@ -102,6 +103,7 @@ def ingest(
     min_sessions: int = 1,
     head_share: float = 0.98,
     misses: Misses | None = None,
+    most_misses: int | None = None,
 ) -> Ingested:
     """Read the log's file or files into `out`, the night's distinct queries (labels.warehouse.QUERIES), most traffic first.
 
@@ -112,7 +114,8 @@ def ingest(
 
     `misses` go the same way where the log has not got the query: the log, exported later, holds them too. Each counts as
     an event of the log's last moment. With `min_sessions` above 1, those missed on fewer days are dropped: a miss tells no
-    session, but what was missed on different days was so in different ones.
+    session, but what was missed on different days was so in different ones. Of the rest the `most_misses` most frequent
+    queries come in: a robot can ask for more than a teacher can label.
 
     `scratch` is emptied and, at the end, removed. Raises InputError for an unusable log, or one without a usable query,
     SettingsError as `check_columns` does; `out` is written whole or not at all.
@@ -128,7 +131,7 @@ def ingest(
         if used.get("converted"):
             _group_conversions(con)
         kept, masked, dropped, traffic, unlabelled = _fates(con, path, rows)
-        missed = _add_misses(con, misses or {}, min_sessions)
+        missed = _add_misses(con, misses or {}, min_sessions, most_misses)
         traffic += missed.taken
         with replacing(out) as unfinished:
             bands = _write(con, unfinished, night, traffic, head_share)
@@ -324,8 +327,8 @@ def _fates(
     return int(kept), int(masked), dropped, traffic, unlabelled
 
 
-def _add_misses(con: duckdb.DuckDBPyConnection, misses: Misses, min_days: int) -> Missed:
-    """Put the queries of misses that the log has not got into `queries`."""
+def _add_misses(con: duckdb.DuckDBPyConnection, misses: Misses, min_days: int, most: int | None) -> Missed:
+    """Put the queries of misses that the log has not got into `queries`, the `most` most frequent of them."""
     texts = [text[: MAX_QUERY_CHARS + 1] for text in misses]
     times, days = ([told[place] for told in misses.values()] for place in (0, 1))
     table = pa.table([pa.array(texts, pa.string()), pa.array(times, pa.int64()), pa.array(days, pa.int64())], MISSED)
@@ -341,6 +344,11 @@ def _add_misses(con: duckdb.DuckDBPyConnection, misses: Misses, min_days: int) -
                     coalesce(sum(times) FILTER (masked), 0)::BIGINT AS masked
                 FROM {_judged("missed")} GROUP BY query, fate)"""
     )
+    if most is not None:
+        con.execute(
+            f"""UPDATE missed_queries SET fate = 'many' WHERE fate IS NULL AND query NOT IN (
+                SELECT query FROM missed_queries WHERE fate IS NULL ORDER BY times DESC, query LIMIT {most})"""
+        )
     con.execute(
         """INSERT INTO queries BY NAME SELECT query, fate, times AS rows, times::DOUBLE AS traffic, masked
            FROM missed_queries WHERE fate IS NULL"""

@@ -263,6 +263,17 @@ async def test_a_students_answer_passes_the_guardrails_or_is_none(client, redis_
     assert says in answer.reason
 
 
+async def test_an_answer_that_was_turned_down_is_not_asked_for_again_at_once(client, redis_url):
+    publish_queries(client, 1, "milk")
+    student = Student(brand="verdant machine")
+    async with looking_with(redis_url, student) as lookup:
+        answers = [await lookup.get("rye") for _ in range(3)] + await lookup.get_many(["rye", "rye bread"])
+    assert all("rejected, grounded: brand" in answer.reason for answer in answers)
+    assert student.asked == ["rye", "rye bread"]
+    assert lookup.journal.counts.refused == {"student's answer": 2}
+    assert lookup.journal.counts.misses == 5
+
+
 async def test_a_student_that_keeps_failing_is_left_alone_for_a_moment(client, redis_url):
     publish_queries(client, 1, "milk")
     student = Student()

@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 from labels.errors import ServiceError
-from labels.services import Launch, shared_service
+from labels.services import Launch, kill_hung, shared_service
 
 
 def web(port):
@@ -199,3 +199,14 @@ def test_its_environment_is_the_users_with_what_it_adds(tmp_path, monkeypatch):
 
     with pytest.raises(ServiceError, match="kept given"):
         using(tmp_path, launch).__enter__()
+
+
+def test_one_that_hangs_is_killed_though_others_use_it_and_the_next_user_starts_it_anew(tmp_path):
+    with using(tmp_path) as url:
+        os.kill(pid := pid_of(tmp_path), signal.SIGSTOP)
+        kill_hung(tmp_path, "http://127.0.0.1:1/")  # of one that has been replaced already
+        assert not subprocess.run(["kill", "-0", str(pid)], check=False).returncode
+        kill_hung(tmp_path, url)
+        with using(tmp_path) as new:
+            assert answers(new)
+            assert pid_of(tmp_path) != pid

@@ -81,7 +81,7 @@ def test_releases_say_what_each_holds_covers_takes_and_was_forced_past(run):
     assert rows["r1"]["traffic_share"] == 0.8
     table = run("releases")
     assert "80.0%" in table
-    assert "0.0 MiB" in table
+    assert " KiB" in table
     assert "forced" in table
 
 

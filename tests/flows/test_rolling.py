@@ -166,6 +166,7 @@ def test_ten_releases_with_two_students_under_load_and_no_caller_notices(tmp_pat
     assert not problems, (len(problems), len(seen), problems[:3], said)
     assert {answer["release"] for _, _, answer in seen} == students.keys()
     assert "Traceback" not in said
+    assert all("event" in json.loads(line) for line in said.splitlines()), "standard error is the log's alone"
 
 
 def test_a_student_that_dies_is_found_out_and_held_again_when_it_is_back(tmp_path):

@@ -61,6 +61,14 @@ def test_with_sessions_wanted_a_miss_needs_as_many_days_and_a_log_that_does_not_
     assert (missed.taken, missed.dropped) == (3, {"rare": 59})
 
 
+def test_of_more_misses_than_a_night_takes_the_most_frequent_come_in_and_what_the_log_has_takes_no_place(folder):
+    misses = {"oat milk": (90, 1), "asked often": (5, 1), "ASKED often": (4, 1), "asked": (8, 1), "robot b": (1, 1)}
+    misses |= {"robot a": (1, 1), "": (70, 1)}
+    missed, traffic = read(folder, ["oat milk"], misses, most_misses=3)
+    assert traffic == {"asked often": 9, "asked": 8, "oat milk": 1, "robot a": 1}
+    assert (missed.taken, missed.queries, missed.in_log, missed.dropped) == (18, 3, 90, {"empty": 70, "many": 1})
+
+
 def test_the_bands_are_cut_by_all_traffic(folder):
     missed, traffic = read(folder, ["oat milk"] * 50 + ["tea"], {"new": (49, 1)}, head_share=0.9)
     assert missed.taken == 49
