@@ -11,19 +11,33 @@ from labels.normalise import normalise
 from labels.tables import READERS, open_table, reading
 from labels.task import Task
 
+SHOWN = 3
+"""So many of the rows that contradict one another are named."""
+
 
 def read_gold(path: Path, query_column: str, task: type[Task]) -> dict[str, Task]:
     """The gold answer of each query, in normal form.
 
-    A list field may be a list, or text with items split by `;`. Raises InputError for an unusable or empty file.
+    A list field may be a list, or text with items split by `;`. A query may come again with the same answer. Raises
+    InputError for an unusable or empty file, and where a query comes with two answers: which is right nobody can tell.
     """
     con = duckdb.connect()
     columns: dict[str, str | None] = {"query": query_column, **{name: name for name in task.model_fields}}
     table = open_table(con, path, columns, "the gold")
     with reading("the gold", path):
         rows = table.to_arrow_table().to_pylist()
-    gold = {normalise(str(row["query"] or "")): _answer(task, row) for row in rows}
+    gold, first, twice = dict[str, Task](), dict[str, int](), list[str]()
+    for number, row in enumerate(rows, 1):
+        query, answer = normalise(str(row["query"] or "")), _answer(task, row)
+        if set(gold.setdefault(query, answer).items()) != set(answer.items()) and query:
+            twice.append(f"{first[query]} and {number}")
+        first.setdefault(query, number)
     gold.pop("", None)
+    if twice:
+        raise InputError(
+            f"the gold {path} contradicts itself in {len(twice):,} rows: each gives a query another answer than a row "
+            f"before it (rows {', '.join(twice[:SHOWN])}). Keep one row a query"
+        )
     if not gold:
         raise InputError(f"the gold {path} holds no query; wanted at least one row")
     return gold

@@ -141,11 +141,10 @@ class reading:
 def _no_column(what: str, path: Path, ours: str, theirs: str, there: list[str]) -> str:
     near = difflib.get_close_matches(theirs, there, n=1)
     guess = f"; did you mean {near[0]!r}?" if near else "."
-    setting = what.split()[-1]
-    return (
-        f"{what} {path} has no column {theirs!r}{guess} It has: {', '.join(there)}. "
-        f"Name the right one: --set {setting}.{ours}=COLUMN"
-    )
+    section = what.split()[-1]
+    named = section in ("log", "catalogue") or (section, ours) == ("gold", "query")  # the others' names are fixed
+    advice = f"Name the right one: --set {section}.{ours}=COLUMN" if named else f"Rename the right one to {theirs}"
+    return f"{what} {path} has no column {theirs!r}{guess} It has: {', '.join(there)}. {advice}"
 
 
 def _named(columns: Mapping[str, str | None]) -> list[str]:

@@ -39,11 +39,24 @@ def test_a_missing_item_of_a_list_is_no_value_called_none(tmp_path):
 
 def test_gold_without_a_field_of_the_task_or_without_a_query_is_refused(tmp_path):
     (tmp_path / "gold.csv").write_text("query,product,brands,attributes\ntea,tea,,\n")
-    with pytest.raises(InputError, match=r"the gold .* has no column 'brand'; did you mean 'brands'\?"):
+    with pytest.raises(InputError, match=r"the gold .* has no column 'brand'; did you mean 'brands'\?.* to brand$"):
         read_gold(tmp_path / "gold.csv", "query", SemanticRoles)
+    with pytest.raises(InputError, match=r"Name the right one: --set gold\.query=COLUMN$"):
+        read_gold(tmp_path / "gold.csv", "search", SemanticRoles)
     (tmp_path / "gold.csv").write_text("query,product,brand,attributes\n,tea,,\n")
     with pytest.raises(InputError, match="holds no query"):
         read_gold(tmp_path / "gold.csv", "query", SemanticRoles)
+
+
+def test_a_query_with_two_answers_is_refused_by_its_rows_and_the_same_answer_twice_is_one(tmp_path):
+    file = tmp_path / "gold.csv"
+    file.write_text("query,product,brand,attributes\n,x,,\nTea,tea,,a;b\n,y,,\ntea,tea,,b;a\n")
+    assert len(read_gold(file, "query", SemanticRoles)) == 1
+    file.write_text("query,product,brand,attributes\nTea,tea,,\nmilk,milk,,\n tea,,tea,\nmilk,milk,,\ntea,pot,,\n")
+    with pytest.raises(
+        InputError, match=r"contradicts itself in 2 rows: .*\(rows 1 and 3, 1 and 5\). Keep one row a query"
+    ):
+        read_gold(file, "query", SemanticRoles)
 
 
 ROWS = [
