@@ -72,6 +72,8 @@ def evaluation_table(found: dict[str, Any]) -> Group:
         f1 = one["student"]
         slices.add_row(one["by"], one["value"], f"{one['queries']:,}", f"{f1['f1']:.3f}", _between(f1["f1_interval"]))
     facts = Table(box=box.SIMPLE, show_header=False)
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
     facts.add_row("invalid answers", f"{found['invalid_rate']:.2%}")
     if size["parameters"]:
         facts.add_row("size", f"{size['parameters']:,} parameters, {size['gib']:.3f} GiB")

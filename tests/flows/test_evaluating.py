@@ -129,6 +129,14 @@ def test_the_table_shows_them(measured):
         assert words in shown.get()
 
 
+def test_on_a_narrow_screen_the_path_it_was_written_to_is_whole(measured):
+    console = Console(width=60)
+    with console.capture() as shown:
+        console.print(evaluation_table(measured[0]))
+    assert "…" not in shown.get()
+    assert measured[0]["file"] in "".join(shown.get().split())
+
+
 def test_what_was_asked_once_is_not_asked_again(settings, measured):
     again = evaluate_student(settings, None, "new", latency=True)
     assert again == measured[0]
