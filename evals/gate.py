@@ -1,7 +1,8 @@
 """The gate: whether the night's evidence lets its release through. Pure: figures in, checks with reasons out.
 
 Where a figure is a sample's, the unfavourable end of its 95% interval is held to the threshold, so that nothing passes by
-the luck of few examples; of fewer than LEAST queries nothing is told at all.
+the luck of few examples; of fewer than LEAST queries nothing is told at all. Of `invalid` and `general` the figure itself
+is held to it: no sample of a night's size would put the upper end of either below a budget that small.
 """
 
 from collections.abc import Sequence
