@@ -51,8 +51,8 @@ def distil(
     Raises InputError where the two vocabularies differ, TrainingError where training diverges.
     """
     teacher = model_identity(distillation.teacher, distillation.teacher_revision)
-    identity = asdict(recipe), model_identity(recipe.base, recipe.revision), asdict(distillation), teacher
-    folder = root / digest("distil", *identity, adapter.name, dataset.name)
+    how = asdict(distillation) | {"teacher": teacher, "teacher_revision": None}
+    folder = root / digest("distil", recipe.identity(), how, adapter.name, dataset.name)
     if read_manifest(folder):
         return folder, False
     check_vocabulary(recipe, distillation)

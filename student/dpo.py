@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 
 from labels.errors import InputError, PreflightError
 from labels.files import digest, read_manifest, write_manifest
-from labels.models import model_identity
 from labels.prompt import messages
 from labels.task import Task
 from student.base import load_base
@@ -50,8 +49,7 @@ def read_pairs(dataset: Path) -> list[Pair]:
 
 def preferred_folder(recipe: Recipe, preference: Preference, adapter: Path, dataset: Path, root: Path) -> Path:
     """Where the adapter trained further on these preferences lies, made or not."""
-    identity = asdict(recipe), model_identity(recipe.base, recipe.revision), asdict(preference)
-    return root / digest("dpo", NLL, *identity, adapter.name, dataset.name)
+    return root / digest("dpo", NLL, recipe.identity(), asdict(preference), adapter.name, dataset.name)
 
 
 def prefer(

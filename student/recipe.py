@@ -1,8 +1,10 @@
 """How a student is made: the recipe of its first training, and what training says while it goes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from labels.models import model_identity
 
 Order = Literal["shuffled", "easy_to_hard"]
 
@@ -35,6 +37,10 @@ class Recipe:
     share_prefix: bool
     order: Order
     seed: int
+
+    def identity(self) -> dict[str, Any]:
+        """What folders are named by: all of it, with what the base is in place of where it lies."""
+        return asdict(self) | {"base": model_identity(self.base, self.revision), "revision": None}
 
 
 @dataclass(frozen=True)

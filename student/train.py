@@ -12,7 +12,6 @@ from typing import Any
 
 from labels.errors import TrainingError
 from labels.files import digest, read_json, read_manifest, write_json, write_manifest
-from labels.models import model_identity
 from labels.task import Task
 from student.base import load_base
 from student.checkpoints import disk_of, last_checkpoint
@@ -32,7 +31,7 @@ CONFIGURATION = "recipe.json"
 
 def adapter_folder(recipe: Recipe, dataset: Path, root: Path) -> Path:
     """Where the adapter of this recipe on this dataset lies, made or not."""
-    return root / digest(asdict(recipe), model_identity(recipe.base, recipe.revision), dataset.name)
+    return root / digest(recipe.identity(), dataset.name)
 
 
 def train_adapter(task: type[Task], recipe: Recipe, dataset: Path, root: Path, progress: Progress) -> tuple[Path, bool]:
@@ -66,7 +65,7 @@ def train_adapter(task: type[Task], recipe: Recipe, dataset: Path, root: Path, p
             (folder / "training_args.bin").unlink()  # a pickle
             write_manifest(
                 folder,
-                **_configuration(recipe, dataset),
+                **_configuration(recipe, dataset) | {"recipe": asdict(recipe)},
                 rows=len(rows),
                 replay_rows=len(general),
                 replay_rows_too_long=len(replay) - len(general),
@@ -80,7 +79,7 @@ def train_adapter(task: type[Task], recipe: Recipe, dataset: Path, root: Path, p
 
 def _configuration(recipe: Recipe, dataset: Path) -> dict[str, Any]:
     """What a checkpoint belongs to. More processes make an update of more rows: that is another training."""
-    return {"recipe": asdict(recipe), "dataset": dataset.name, "processes": _processes()}
+    return {"recipe": recipe.identity(), "dataset": dataset.name, "processes": _processes()}
 
 
 def _processes() -> int:

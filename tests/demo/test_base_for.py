@@ -8,7 +8,6 @@ from typing import ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from demo.base_for import scaffolding, write_base
 from demo.queryner_tasks import QueryNer, QueryNerCollapsed
@@ -71,6 +70,8 @@ def test_a_value_has_the_tokens_it_has_in_the_query(ready, words):
 
 
 def test_what_the_base_knew_it_still_knows_and_new_tokens_are_means_of_what_they_spell(ready):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     before, after = (AutoModelForCausalLM.from_pretrained(folder) for folder in (BASE, ready))
     old, new = (model.get_input_embeddings().weight for model in (before, after))
     assert (new[: len(old)] == old).all()
@@ -92,4 +93,6 @@ def test_the_command_names_the_setting_or_fails_in_one_line(tmp_path):
 
 @cache
 def tokenizer_of(folder):
+    from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(folder)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer, LlamaConfig
 
 from demo.brands import side_of
 from demo.examples import encode, pretraining_shops, shop_asked
@@ -17,6 +16,8 @@ MODELS = ["teacher", "student-base"]
 
 @pytest.fixture(scope="module")
 def tokenizer():
+    from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(FOLDER / "teacher")
 
 
@@ -34,6 +35,8 @@ def test_no_shop_the_models_learned_on_names_a_brand_of_the_demo():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_shipped_model_is_an_ordinary_llama_folder(name):
+    from transformers import LlamaConfig
+
     folder = FOLDER / name
     assert LlamaConfig.from_pretrained(folder).architectures == ["LlamaForCausalLM"]
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", "README.md"} <= {

@@ -2,13 +2,9 @@ import json
 from dataclasses import replace
 from typing import Annotated, ClassVar
 
-import argilla as rg
 import pytest
-from argilla._models import FieldModel, MetadataFieldModel, QuestionModel
-from argilla.records._io import GenericIO
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from label_studio_sdk.label_interface import LabelInterface
 from pydantic import Field
 
 from evals.exchange.argilla import argilla_records, argilla_settings
@@ -192,6 +188,8 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def interface():
+    from label_studio_sdk.label_interface import LabelInterface
+
     found = LabelInterface(label_studio_config(Find))
     found.validate()
     return found
@@ -336,6 +334,8 @@ def reviewed(draw):
 @settings(max_examples=60, deadline=None)
 @given(reviewed())
 def test_whatever_the_query_a_verdict_comes_back_from_every_tool(interface, tmp_path_factory, pair):
+    import argilla as rg
+
     asked, said = pair
     assume(Find.parse(said.value).items() != Find.parse(said.draft).items())
     tasks = label_studio_tasks(Find, [asked], [said])
@@ -354,6 +354,8 @@ def test_whatever_the_query_a_verdict_comes_back_from_every_tool(interface, tmp_
 
 
 def test_argilla_s_own_models_take_the_settings():
+    from argilla._models import FieldModel, MetadataFieldModel, QuestionModel
+
     found = argilla_settings(Find)
     assert json.loads(json.dumps(found)) == found
     questions = {one["name"]: QuestionModel(**one) for one in found["questions"]}
@@ -365,6 +367,8 @@ def test_argilla_s_own_models_take_the_settings():
 
 
 def test_argilla_takes_every_record_and_its_answers_are_of_the_settings_questions():
+    import argilla as rg
+
     questions = {one["name"] for one in argilla_settings(Find)["questions"]}
     for ours in argilla_records(Find, ITEMS, SAID):
         record = rg.Record.from_dict(ours)
@@ -376,6 +380,9 @@ def test_argilla_takes_every_record_and_its_answers_are_of_the_settings_question
 
 @pytest.mark.parametrize("flatten", [False, True])
 def test_verdicts_come_back_from_argilla_as_they_went_out(tmp_path, flatten):
+    import argilla as rg
+    from argilla.records._io import GenericIO
+
     records = [rg.Record.from_dict(one) for one in argilla_records(Find, ITEMS, SAID)]
     back = GenericIO.to_list(records, flatten=flatten)
     for content in (back, "\n".join(map(json.dumps, back))):
@@ -389,6 +396,8 @@ USER = "11111111-2222-4333-8444-555555555555"
 
 def answered(status, **answers):
     """A record as Argilla has it after a user answered."""
+    import argilla as rg
+
     (record,) = argilla_records(Find, ITEMS[:1], [])
     record["responses"] = {
         name: [{"value": value, "user_id": USER, "status": status}] for name, value in answers.items()
@@ -397,6 +406,8 @@ def answered(status, **answers):
 
 
 def test_a_new_response_is_a_verdict_whose_id_is_the_same_each_time(tmp_path):
+    from argilla.records._io import GenericIO
+
     answers = {"value_brand": "Acme", "value_words": "oat\n\n MILK ", "value_kept": ["dry"], "decision": "corrected"}
     content = GenericIO.to_list([answered("submitted", **answers, note="so")], flatten=True)
     (said,) = read(tmp_path, content).verdicts
@@ -409,6 +420,8 @@ def test_a_new_response_is_a_verdict_whose_id_is_the_same_each_time(tmp_path):
 
 @pytest.mark.parametrize("status", ["draft", "discarded"])
 def test_a_response_that_was_never_submitted_is_told(tmp_path, status):
+    from argilla.records._io import GenericIO
+
     found = read(tmp_path, GenericIO.to_list([answered(status, decision="can't tell")], flatten=True))
     assert found.verdicts == ()
     assert kinds(found) == [("no verdict", f"record 1, user {USER}")]
@@ -432,6 +445,8 @@ def test_where_argilla_s_export_leaves_the_status_out_only_a_completed_record_co
     ],
 )
 def test_an_argilla_response_that_is_no_good_is_told(tmp_path, answers, kind, text):
+    from argilla.records._io import GenericIO
+
     found = read(tmp_path, GenericIO.to_list([answered("submitted", **answers)], flatten=True))
     assert found.verdicts == ()
     assert kinds(found) == [(kind, f"record 1, user {USER}")]

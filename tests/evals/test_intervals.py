@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 from evals.intervals import Design, designed, ratio, wilson
 
@@ -23,6 +22,8 @@ def design_of(stratum, weight, chance):
 
 @pytest.mark.parametrize(("right", "trials"), [(0, 10), (1, 10), (15, 20), (81, 263), (10, 10), (999, 1000)])
 def test_wilson_is_scipys(right, trials):
+    from scipy.stats import binomtest
+
     wanted = binomtest(right, trials).proportion_ci(method="wilson")
     assert wilson(right, trials) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
 

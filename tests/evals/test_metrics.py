@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import precision_recall_fscore_support
 
 from evals.metrics import difference_interval, ratio_interval, score
 from labels.errors import InputError
@@ -69,6 +68,8 @@ def test_whole_weights_are_the_same_as_repeated_queries(pairs):
 @quick
 @given(some_pairs)
 def test_agrees_with_scikit_learn(pairs):
+    from sklearn.metrics import precision_recall_fscore_support
+
     truth, answered = [], []
     for answer, gold in pairs:
         found = answer.items() if answer else frozenset()

@@ -5,7 +5,6 @@ from typing import Annotated, ClassVar
 
 import pytest
 from pydantic import Field
-from sklearn.metrics import roc_auc_score
 
 from demo.shop import make_shop
 from evals.suspects import suspects
@@ -45,6 +44,8 @@ def mislabelled():
 
 def ranked(quality, planted):
     """The chance that a planted error ranks below a label without one."""
+    from sklearn.metrics import roc_auc_score
+
     return roc_auc_score([identity in planted for identity in quality], [-one for one in quality.values()])
 
 

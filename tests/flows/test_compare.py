@@ -2,8 +2,8 @@
 
 import json
 
-from flows.compare import as_it_was, unfiltered
-from flows.settings import load_settings
+from flows.compare import as_it_was, place_of, unfiltered
+from flows.settings import ROOT, load_settings
 from labels.files import write_text
 from tests.labels.shop import label
 
@@ -25,3 +25,21 @@ def test_a_night_is_compared_with_the_settings_it_ran_with_in_the_folder_where_i
     found = as_it_was(now, tmp_path)
     assert (found.student.epochs, found.gold.path) == (9, "gold.csv")
     assert (found.cache.redis_url, found.folder) == ("redis://secret@here", tmp_path)
+
+
+def test_a_night_is_compared_from_any_directory_and_wherever_its_work_folder_went(tmp_path, monkeypatch):
+    work = tmp_path / "moved"
+    for name in ("shop/gold.csv", "bases/base-1/config.json"):
+        write_text(work / name, "")
+    write_text(tmp_path / "logs" / "monday.csv", "")
+    monkeypatch.chdir("/")
+    shipped = "demo/models/student-base"
+    changes = {"gold.path": "then/shop/gold.csv", "log.path": "logs/*.csv", "student.data.replay": "some/hub-dataset"}
+    then = load_settings(changes={"work": "then", **changes}, environment={})
+    write_text(work / "settings.json", then.model_dump_json())
+    found = as_it_was(load_settings(changes={"work": str(work)}, environment={}), work)
+    assert found.gold.path == str(work / "shop" / "gold.csv")
+    assert found.log.path == str(tmp_path / "logs" / "*.csv")
+    assert found.student.data.replay == "some/hub-dataset"
+    assert place_of(shipped, work) == str(ROOT / shipped)
+    assert place_of("/gone/work/bases/base-1", work) == str(work / "bases" / "base-1")

@@ -6,10 +6,8 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.feature_extraction.text import TfidfTransformer
 
 from labels.embed import NGRAM_DIMENSIONS, NgramEmbedder, SentenceEmbedder, _hasher, fit_idf, open_embedder
 from labels.errors import SettingsError
@@ -40,6 +38,8 @@ def test_vectors_have_length_one_and_a_text_without_letters_none():
 
 
 def test_the_weights_are_those_of_scikit_learn_however_many_texts_there_are():
+    from sklearn.feature_extraction.text import TfidfTransformer
+
     texts = [f"product {number} of {number % 97}" for number in range(20_000)]
     theirs = TfidfTransformer(smooth_idf=True).fit(_hasher().transform(texts)).idf_
     assert fit_idf(texts) == pytest.approx(theirs, rel=1e-6)
@@ -85,6 +85,8 @@ class Trap:
 
 
 def test_a_pickle_is_never_loaded(copy, tmp_path, monkeypatch):
+    import torch
+
     monkeypatch.chdir(tmp_path)
     dense = copy / "3_Dense"
     dense.mkdir()

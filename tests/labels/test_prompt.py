@@ -4,7 +4,6 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
 from flows.settings import ROOT
 from labels.errors import InputError
@@ -62,6 +61,8 @@ def test_no_query_and_no_fact_closes_a_tag_or_adds_a_line(query, facts):
 
 
 def test_a_hostile_query_spells_no_special_token_to_the_real_tokenizer():
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "demo/models/student-base")
     special = set(tokenizer.all_special_ids) | {
         tokenizer.convert_tokens_to_ids(token) for token in ("<|system|>", "<|user|>", "<|assistant|>", "</query>")

@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-import torch
-from peft import LoraConfig, get_peft_model
-
 from labels.files import write_manifest
 from student.base import load_base
 from tests.student.training import recipe
@@ -12,6 +9,9 @@ from tests.student.training import recipe
 
 def drawn_adapter(folder: Path, seed: int = 0, **facts: object) -> Path:
     """A finished adapter in `folder`; `facts` go into its manifest beside the dataset's name."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
     base, tokenizer = load_base(recipe(), dtype="float32")
     lora = LoraConfig(
         task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules="all-linear", modules_to_save=["embed_tokens"],

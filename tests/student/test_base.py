@@ -2,8 +2,6 @@ import json
 import shutil
 
 import pytest
-from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
 
 from labels.errors import EngineError
 from student.base import load_base, load_tokenizer
@@ -19,6 +17,8 @@ def configured(**changes):
 
 
 def weights(change):
+    from safetensors.torch import load_file, save_file
+
     def changed(folder):
         file = folder / "model.safetensors"
         save_file(change(load_file(file)), file, metadata={"format": "pt"})
@@ -109,6 +109,8 @@ def test_the_base_as_shipped_loads_with_a_token_to_pad_with():
 
 
 def test_a_template_that_writes_todays_date_says_the_same_every_day_and_still_does_when_saved(tmp_path):
+    from transformers import AutoTokenizer
+
     folder = tmp_path / "base"
     shutil.copytree(recipe().base, folder)
     template = folder / "chat_template.jinja"

@@ -2,7 +2,6 @@ import json
 import re
 from dataclasses import replace
 
-import datasets
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
@@ -185,6 +184,8 @@ def test_nothing_equal_or_near_to_gold_trains_and_every_label_is_counted_once(tm
 
 
 def test_the_card_is_one_the_hub_reads_and_holds_the_manifests_figures(tmp_path):
+    import datasets
+
     labels = [*(accepted(query) for query in QUERIES), label("r", query="rejected one", status="rejected")]
     verdicts = [verdict(1, "corrected", value("x"), query=QUERIES[0], draft=value(QUERIES[0]))]
     dataset, rows = build(tmp_path, labels, verdicts, bands=dict.fromkeys(QUERIES, "head"))

@@ -2,10 +2,6 @@ import shutil
 from dataclasses import replace
 
 import pytest
-import torch
-from peft import PeftModel
-from safetensors.torch import load_file
-from transformers import AutoTokenizer
 
 from flows.settings import ROOT
 from labels.errors import EngineError, InputError, TrainingError
@@ -48,6 +44,9 @@ def distilled(adapter, dataset, tmp_path_factory):
 
 def divergence(adapter, dataset):
     """KL(student, teacher) in nats a token, the adapter read from its folder, on the answers of rows as they stand."""
+    import torch
+    from peft import PeftModel
+
     base, tokenizer = load_base(recipe())
     student = PeftModel.from_pretrained(base, adapter).eval()
     teacher, _ = load_base(recipe(base=TEACHER))
@@ -87,6 +86,9 @@ def test_what_comes_of_it_is_an_adapter_like_any_other(distilled, adapter, datas
 
 
 def test_a_run_cut_off_ends_as_if_it_had_not_been(distilled, adapter, dataset, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
     cut_off(lambda progress: run(adapter, dataset, tmp_path, progress=progress), after=2)
     steps = []
     folder, _ = run(adapter, dataset, tmp_path, progress=steps.append)
@@ -96,6 +98,8 @@ def test_a_run_cut_off_ends_as_if_it_had_not_been(distilled, adapter, dataset, t
 
 
 def test_a_teacher_of_another_vocabulary_is_refused_by_name(adapter, dataset, tmp_path):
+    from transformers import AutoTokenizer
+
     other = tmp_path / "other"
     shutil.copytree(TEACHER, other)
     tokenizer = AutoTokenizer.from_pretrained(other)

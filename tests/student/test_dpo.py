@@ -3,9 +3,6 @@ from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
-import torch
-from peft import PeftModel
-from safetensors.torch import load_file
 
 from labels.errors import InputError, PreflightError, TrainingError
 from labels.files import MANIFEST, read_manifest
@@ -47,6 +44,9 @@ def preferred(adapter, dataset, tmp_path_factory):
 
 def margins(adapter, pairs):
     """By how many nats the adapter, read from its folder, prefers each chosen answer to the rejected one."""
+    import torch
+    from peft import PeftModel
+
     base, tokenizer = load_base(recipe())
     model = PeftModel.from_pretrained(base, adapter).eval()
 
@@ -79,6 +79,8 @@ def test_the_student_starts_as_its_own_reference(preferred):
 
 
 def test_a_reference_that_is_not_the_student_is_found_out(adapter, dataset, tmp_path):
+    import torch
+
     trainer = dpo_trainer(SemanticRoles, recipe(), PREFERENCE, adapter, read_pairs(dataset), tmp_path)
     batch = next(iter(trainer.get_train_dataloader()))
     check_reference(trainer, batch)
@@ -89,6 +91,8 @@ def test_a_reference_that_is_not_the_student_is_found_out(adapter, dataset, tmp_
 
 
 def test_what_comes_of_it_is_an_adapter_like_any_other(preferred, adapter, dataset, tmp_path):
+    from safetensors.torch import load_file
+
     folder, _ = preferred
     manifest = read_manifest(folder)
     assert (manifest["parent"], manifest["dataset"], manifest["pairs"]) == (adapter.name, dataset.name, 8)
@@ -120,6 +124,9 @@ def test_it_is_done_once_and_again_where_anything_is_different(preferred, adapte
 
 
 def test_a_run_cut_off_ends_as_if_it_had_not_been(preferred, adapter, dataset, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
     cut_off(lambda progress: run(adapter, dataset, tmp_path, progress=progress), after=3)
     [folder] = tmp_path.iterdir()
     assert folder.name == preferred[0].name

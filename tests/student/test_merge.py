@@ -3,10 +3,6 @@ import shutil
 from dataclasses import asdict
 
 import pytest
-import torch
-from peft import PeftModel
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from labels.errors import ParityError
 from labels.files import MANIFEST, read_manifest, write_manifest
@@ -36,6 +32,8 @@ def merged(adapter, tmp_path_factory):
 
 
 def test_a_merged_model_states_what_it_was_made_of_and_its_parity_and_is_merged_once(merged, adapter):
+    from safetensors.torch import load_file
+
     manifest = read_manifest(merged)
     assert manifest["adapter"] == adapter.name
     assert (manifest["dataset"], manifest["began_from"], manifest["parent"]) == ("d0", "a-before", "student-served")
@@ -53,6 +51,10 @@ def test_a_merged_model_states_what_it_was_made_of_and_its_parity_and_is_merged_
 
 
 def test_the_adapter_goes_along_without_its_checkpoints_and_merges_to_the_same_weights(merged):
+    import torch
+    from peft import PeftModel
+    from safetensors.torch import load_file
+
     files = {path.name for path in (merged / ADAPTER).iterdir()}
     assert files == {"adapter_config.json", "adapter_model.safetensors"}
     assert not [path for path in merged.rglob("*") if path.suffix in {".pt", ".pth", ".bin"}], "weights are safetensors"
@@ -62,6 +64,9 @@ def test_the_adapter_goes_along_without_its_checkpoints_and_merges_to_the_same_w
 
 
 def test_what_the_student_said_at_the_merge_is_what_transformers_says_of_it(merged):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     tokenizer, model = AutoTokenizer.from_pretrained(merged), AutoModelForCausalLM.from_pretrained(merged)
     for query, row in zip(QUERIES, read_reference(merged), strict=True):
         prompt = tokenizer.apply_chat_template(
@@ -79,6 +84,8 @@ def test_what_the_student_said_at_the_merge_is_what_transformers_says_of_it(merg
 
 def tampered(adapter, root, change):
     """A copy of a finished adapter with its weights changed."""
+    from safetensors.torch import load_file, save_file
+
     copy = root / "tampered"
     shutil.copytree(adapter, copy, ignore=shutil.ignore_patterns("checkpoints"))
     file = copy / "adapter_model.safetensors"
@@ -104,6 +111,8 @@ def test_an_adapter_that_does_not_merge_exactly_leaves_no_student(adapter, tmp_p
 
 
 def test_a_student_that_its_serving_type_can_t_hold_is_refused(adapter, tmp_path):
+    from safetensors.torch import load_file, save_file
+
     base = tmp_path / "base"
     shutil.copytree(recipe().base, base)
     weights = load_file(base / "model.safetensors")
@@ -117,6 +126,8 @@ def test_a_student_that_its_serving_type_can_t_hold_is_refused(adapter, tmp_path
 
 
 def test_a_full_disk_at_the_merge_leaves_no_student_and_the_last_one_as_it_was(adapter, tmp_path):
+    from safetensors.torch import load_file
+
     last = tmp_path / "student-last"
     last.mkdir()
     (last / "model.safetensors").write_bytes(b"weights")

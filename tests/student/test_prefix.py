@@ -1,18 +1,12 @@
 """The leaner loss is the loss: TRL's own, in value and gradients."""
 
 import pytest
-import torch
-from datasets import Dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from peft import LoraConfig
-from transformers import MistralConfig, MistralForCausalLM
-from trl import SFTConfig, SFTTrainer
 
 from labels.errors import PreflightError
 from labels.semantic_roles import SemanticRoles
 from student.base import load_base
-from student.prefix import StudentTrainer, shared
 from student.preflight import IGNORED
 from student.sequences import tokens_of
 from tests.student.training import recipe, shop_rows
@@ -30,6 +24,13 @@ def rows(base):
 
 def trainer_of(model, tokenizer, rows, folder, share_prefix=False, **other):
     """A trainer whose adapter is not the zero it begins as: else half of its gradients are none."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import SFTConfig
+
+    from student.prefix import StudentTrainer
+
     data = Dataset.from_dict(
         {
             "input_ids": [row.ids for row in rows],
@@ -67,6 +68,11 @@ def loss_and_gradients(trainer, loss_of, batch, count):
     ids=["share_prefix", "padded", "packing"],
 )
 def test_loss_and_gradients_are_those_of_trl(rows, tmp_path, how, computed):
+    import torch
+    from trl import SFTTrainer
+
+    from student.prefix import StudentTrainer
+
     trainer = trainer_of(*load_base(recipe()), rows, tmp_path, **how)
     batch = next(iter(trainer.get_train_dataloader()))
     assert "position_ids" in batch or not batch["attention_mask"].all(), "rows differ in length"
@@ -83,6 +89,8 @@ def test_loss_and_gradients_are_those_of_trl(rows, tmp_path, how, computed):
 
 
 def test_a_packing_whose_rows_see_each_other_is_refused(base, rows, tmp_path):
+    import torch
+
     trainer = trainer_of(*load_base(recipe()), rows, tmp_path, packing=True)
     batch = dict(next(iter(trainer.get_train_dataloader())))
     batch["attention_mask"] = torch.ones_like(batch["input_ids"])  # with it transformers no longer tells rows apart
@@ -91,6 +99,9 @@ def test_a_packing_whose_rows_see_each_other_is_refused(base, rows, tmp_path):
 
 
 def test_a_model_that_can_not_share_a_prefix_is_refused(base, rows, tmp_path):
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
     _, tokenizer = base
     config = MistralConfig(
         vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
@@ -109,8 +120,13 @@ ROWS = st.lists(
 )
 
 
+@settings(deadline=None)  # the first example loads torch
 @given(ROWS)
 def test_in_the_shared_layout_each_label_sees_its_row_up_to_it_and_nothing_else(pairs):
+    import torch
+
+    from student.prefix import shared
+
     length = max(len(prompt + answer) for prompt, answer in pairs)
     filled = [(p + a, [IGNORED] * len(p) + a, length - len(p + a)) for p, a in pairs]
     batch = {

@@ -1,6 +1,4 @@
 import pytest
-import torch
-from transformers import AutoTokenizer
 
 from flows.settings import ROOT
 from labels.errors import PreflightError
@@ -17,6 +15,8 @@ ROWS = {
 
 @pytest.fixture(scope="module")
 def tokenizer():
+    from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(ROOT / "demo/models/student-base")
 
 
@@ -32,6 +32,8 @@ class Row:
 
 
 def batch_of(*rows, padding_label=IGNORED):
+    import torch
+
     width = max(len(row.ids) for row in rows) + 2
 
     def padded(values, filling):
@@ -141,6 +143,8 @@ def test_no_batch_at_all_is_no_pass(tokenizer):
 
 def packed(*rows):
     """The rows in one sequence, as TRL packs them: positions begin anew, the first token of a row carries no loss."""
+    import torch
+
     return {
         "input_ids": torch.tensor([[token for row in rows for token in row.ids]]),
         "labels": torch.tensor([[label for row in rows for label in row.labels]]),
@@ -157,6 +161,8 @@ def test_every_row_of_a_packed_sequence_is_checked(tokenizer):
 
 
 def test_packed_rows_that_were_cut_or_run_together_fail(tokenizer):
+    import torch
+
     rows = [Row(tokenizer, query) for query in ROWS]
     one = packed(*rows)
     one["position_ids"] = torch.arange(one["input_ids"].numel())[None]  # as if they were one row

@@ -1,9 +1,6 @@
 import json
 
 import pytest
-import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from demo.other_tasks import spelling_examples
 from demo.shop import make_shop
@@ -49,6 +46,9 @@ def test_the_base_reads_the_shop_better_and_says_what_it_forgot(base):
 
 
 def test_the_figures_are_those_of_the_model_in_the_folder(base, texts):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     folder, _ = base
     tokenizer = AutoTokenizer.from_pretrained(folder)
     unseen = blocks_of(tokenizer, [text for text in texts if held_out(text)], PRETRAINING.block)
@@ -73,6 +73,9 @@ def test_what_comes_of_it_is_a_base_like_any_other(base, texts, general):
 
 
 def test_a_run_cut_off_ends_as_if_it_had_not_been(base, texts, general, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
     last = base[1][-1].steps
     cut_off(lambda progress: run(texts, general, tmp_path, progress=progress), after=last // 2)
     steps = []
@@ -89,6 +92,8 @@ def test_one_text_in_twenty_measures():
 
 
 def test_a_special_token_that_a_title_spells_is_read_letter_by_letter():
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(recipe().base)
     [block] = blocks_of(tokenizer, ["oat <|eot_id|> milk", "rye"], 64)
     assert block.count(tokenizer.eos_token_id) == 2

@@ -1,9 +1,6 @@
 import json
 
 import pytest
-import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from labels.errors import InputError
 from labels.files import MANIFEST, read_manifest
@@ -45,6 +42,9 @@ def test_a_variant_says_what_it_was_made_of_and_is_made_once(variant, student):
 
 
 def test_each_linear_layer_but_the_last_has_8_bits_a_weight(variant, student):
+    import torch
+    from safetensors.torch import load_file
+
     held, whole = load_file(variant / "model.safetensors"), load_file(student / "model.safetensors")
     linear = [name for name in whole if "proj" in name]
     assert len(linear) == 28
@@ -55,6 +55,10 @@ def test_each_linear_layer_but_the_last_has_8_bits_a_weight(variant, student):
 
 
 def test_plain_transformers_loads_it_with_weights_as_far_off_as_its_manifest_says(variant, student):
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     whole = load_file(student / "model.safetensors")
     model = AutoModelForCausalLM.from_pretrained(variant, dtype=torch.float32)
     padding = AutoTokenizer.from_pretrained(variant).pad_token_id

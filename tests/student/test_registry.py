@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 from huggingface_hub import ModelCard
-from transformers import AutoTokenizer
 
 from labels.errors import InputError
 from labels.files import MANIFEST, read_manifest, write_json, write_manifest
@@ -136,6 +135,8 @@ def test_a_base_on_the_hub_is_named(student, tmp_path):
 
 
 def test_what_the_card_says_of_loading_it_is_so(student):
+    from transformers import AutoTokenizer
+
     [code] = re.findall(r"```python\n(.*?)```", write_card(student, SemanticRoles).read_text(), re.S)
     assert "stillhouse" not in code
     assert not re.findall(r"import (?!AutoModelForCausalLM, AutoTokenizer)", code)

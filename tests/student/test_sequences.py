@@ -1,8 +1,6 @@
 import pytest
-from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
-from trl import SFTConfig, SFTTrainer
 
 from labels.errors import PreflightError
 from labels.prompt import messages
@@ -23,6 +21,9 @@ def base():
 
 
 def test_the_tokens_and_their_loss_are_those_that_trl_would_make(base, tmp_path):
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
     model, tokenizer = base
     rows = shop_rows(12)
     ours, general = tokens_of(SemanticRoles, rows, [GENERAL], tokenizer, 512)

@@ -6,9 +6,6 @@ import sys
 from dataclasses import replace
 
 import pytest
-import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flows.settings import ROOT
 from labels.errors import EngineError, PreflightError, TrainingError
@@ -18,6 +15,7 @@ from labels.prompt import messages
 from labels.semantic_roles import SemanticRoles
 from student.base import load_base
 from student.dataset import read_dataset
+from student.dpo import Preference, preferred_folder
 from student.history import read_history
 from student.merge import merge
 from student.rows import Replay
@@ -35,6 +33,8 @@ GENERAL = [
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread():
     """As in the environment of conftest.py, where another test has loaded torch before that was set."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -68,6 +68,8 @@ def curve(folder):
 
 
 def test_an_adapter_is_finished_by_its_manifest_which_says_what_made_it(trained, dataset):
+    from safetensors.torch import load_file
+
     folder, _ = trained
     manifest = read_manifest(folder)
     assert (manifest["rows"], manifest["dataset"], manifest["processes"]) == (ROWS, dataset.name, 1)
@@ -113,6 +115,16 @@ def test_another_recipe_another_base_or_another_dataset_is_another_adapter(datas
     assert len(folders) == 5
 
 
+def test_the_same_base_named_from_another_directory_makes_the_same_adapters(dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    near, far = recipe(base="demo/models/student-base"), recipe()
+    assert near.base != far.base
+    assert adapter_folder(near, dataset, tmp_path) == adapter_folder(far, dataset, tmp_path)
+    preference = Preference(1, 0.1, 1e-5, 16)
+    first, second = (preferred_folder(one, preference, tmp_path, dataset, tmp_path) for one in (near, far))
+    assert first == second
+
+
 def test_rows_too_long_for_max_length_fail_the_preflight_before_any_step(dataset, tmp_path):
     steps = []
     with pytest.raises(PreflightError, match="60 of 64 training rows would be truncated"):
@@ -129,6 +141,9 @@ def merged(trained, queries, tmp_path_factory):
 
 
 def test_the_merged_folder_alone_is_a_model_that_learnt_something(merged, dataset):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     rows = [(row.query, row.value) for row in read_dataset(dataset)[:64]]
     tokenizer = AutoTokenizer.from_pretrained(merged)
 
@@ -172,6 +187,9 @@ def test_rows_that_repeat_general_rows_and_packing_train_in_order_too(tmp_path):
 
 
 def test_a_base_in_four_bits_trains_as_the_whole_one_does(trained, dataset, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
     whole, _ = trained
     base, _ = load_base(recipe(quantise_base=True))
     assert base.get_memory_footprint() < 0.5 * load_base(recipe())[0].get_memory_footprint()
@@ -211,6 +229,9 @@ def test_a_full_disk_ends_the_training_and_its_checkpoint_serves_its_own_recipe_
 
 
 def test_a_training_killed_after_a_checkpoint_ends_as_if_it_had_not_been(trained, dataset, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
     whole, _ = trained
     folder = adapter_folder(recipe(EPOCHS), dataset, tmp_path)
     command = [sys.executable, "-m", "tests.student.training", dataset, tmp_path, str(EPOCHS), "10"]
