@@ -1,16 +1,13 @@
 """The shipped models are what their cards say: small, ordinary, and new to the demo's brands."""
 
-from pathlib import Path
-
 import pytest
 
 from demo.brands import side_of
-from demo.examples import encode, pretraining_shops, shop_asked
-from demo.models import FIRST_SEED, FOLDER, QUERIES, SHOPS, TASKS
 from demo.shop import make_shop
-from demo.tokenizer import scaffolding
+from flows.settings import ROOT
 from labels.semantic_roles import SemanticRoles
 
+FOLDER = ROOT / "demo/models"
 MODELS = ["teacher", "student-base"]
 
 
@@ -22,6 +19,9 @@ def tokenizer():
 
 
 def test_no_shop_the_models_learned_on_names_a_brand_of_the_demo():
+    from demo.examples import pretraining_shops
+    from demo.models import FIRST_SEED, QUERIES, SHOPS
+
     demo = {word for name in make_shop().catalogue["brand"].to_pylist() for word in name.split()}
     own = {word for word in demo if side_of(word) == "demo"}
     assert len(own) > 100
@@ -50,17 +50,21 @@ def test_the_weights_together_are_small():
 
 
 def test_teacher_and_student_share_one_tokenizer():
-    one, two = (Path(FOLDER / name / "tokenizer.json").read_bytes() for name in MODELS)
+    one, two = ((FOLDER / name / "tokenizer.json").read_bytes() for name in MODELS)
     assert one == two
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_the_constant_pieces_of_an_answer_are_one_token_each(task, tokenizer):
-    for piece in scaffolding(task):
+def test_the_constant_pieces_of_an_answer_are_one_token_each(tokenizer):
+    from demo.models import TASKS
+    from demo.tokenizer import scaffolding
+
+    for piece in (piece for task in TASKS for piece in scaffolding(task)):
         assert len(tokenizer(piece, add_special_tokens=False)["input_ids"]) == 1, piece
 
 
 def test_an_example_is_the_prompt_the_server_renders_and_then_the_answer(tokenizer):
+    from demo.examples import encode, shop_asked
+
     asked = shop_asked(make_shop(queries=200), 0)[:20]
     for (_, _, gold), example in zip(asked, encode(asked, tokenizer), strict=True):
         text = tokenizer.decode(example.ids[example.answer :], skip_special_tokens=True)
