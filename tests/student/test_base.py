@@ -17,9 +17,9 @@ def configured(**changes):
 
 
 def weights(change):
-    from safetensors.torch import load_file, save_file
-
     def changed(folder):
+        from safetensors.torch import load_file, save_file
+
         file = folder / "model.safetensors"
         save_file(change(load_file(file)), file, metadata={"format": "pt"})
 
