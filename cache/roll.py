@@ -133,7 +133,7 @@ class Roller:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(GONE / 2):
                 await self._client.hdel(SERVERS, self._id)
 
     async def _run(self) -> None:

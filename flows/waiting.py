@@ -91,15 +91,15 @@ def resume_when_reviewed(settings: Settings, screen: Screen, stop: threading.Eve
     from prefect.exceptions import NotPausedError
     from prefect.flow_runs import resume_flow_run
 
-    told, audits = "", dict[str, Audit]()
+    told, audits, resumed = "", dict[str, Audit](), set[Path]()
     while not stop.wait(LOOK_SECONDS):
         for file in waiting_file(settings, "*").parent.glob("*.json"):
-            waits = read_json(file) or {"resumed": True}
+            waits = read_json(file)
             try:
-                if waits.get("resumed") or not _is_time(settings, waits, audits):
+                if waits is None or file in resumed or not _is_time(settings, waits, audits):
                     continue
                 resume_flow_run(UUID(waits["flow_run"]))
-                write_json(file, waits | {"resumed": True})
+                resumed.add(file)  # the file is the night's alone, which removes it as soon as it runs again
                 screen.say("enough was reviewed, or it is time: the night goes on")
             except NotPausedError:  # it is about to be
                 continue

@@ -23,6 +23,8 @@ from typing import TextIO
 from labels.errors import ServiceError
 
 GRACE_SECONDS = 20.0
+KILLED_SECONDS = 5.0
+"""So long at most the kernel has to take down what was killed: its memory, a GPU's too, is then free."""
 LOG_LINES = 20
 LAUNCHER = Path(__file__).with_name("launch.py")
 OURS = "STILLHOUSE_"  # settings and secrets, which no service of another's needs
@@ -202,7 +204,8 @@ def _stop(service: Running) -> None:
 
 
 def _end_rest(folder: Path) -> None:
-    """Kill what a service that died has left of its process group: vLLM's engine outlives its server, with its memory.
+    """Kill what a service that died has left of its process group, and wait until it is gone: vLLM's engine outlives its
+    server, with its memory.
 
     While a group has members the kernel gives its number to no new process: where none bears it, they are the service's.
     """
@@ -211,6 +214,18 @@ def _end_rest(folder: Path) -> None:
         if service.boot == BOOT.read_text(encoding="utf-8").strip() and _born(service.pid) is None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(service.pid, signal.SIGKILL)
+                give_up = time.monotonic() + KILLED_SECONDS
+                while _has_members(service.pid) and time.monotonic() < give_up:
+                    time.sleep(0.02)
+
+
+def _has_members(group: int) -> bool:
+    """Whether a process of the group has not ended. To `killpg` zombies count too, whose parent may never reap them."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(ProcessLookupError):
+            if os.getpgid(int(process.name)) == group and _born(int(process.name)) is not None:
+                return True
+    return False
 
 
 def _born(pid: int) -> str | None:
