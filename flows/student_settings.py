@@ -92,8 +92,8 @@ class StudentSettings(Section):
     """The student's base and its LoRA recipe; `server` becomes `vllm serve` options.
 
     `accelerate`: a configuration file of `accelerate config`; training then runs under `accelerate launch`, over all its
-    processes. `quantised` variants are measured beside the student and shipped where the gate lets them. `keep` students
-    beside those that releases name stay on disk.
+    processes. `quantised` variants are measured beside the student and shipped where the gate lets them; vLLM serves
+    int4 on GPUs and on CPUs with AVX-512. `keep` students beside those that releases name stay on disk.
     """
 
     base: str
@@ -116,7 +116,7 @@ class StudentSettings(Section):
     accelerate: str | None = None
     max_tokens: int = Field(64, ge=8)
     start_seconds: float = Field(600, gt=0)
-    quantised: list[Literal["fp8", "int8"]] = Field([])
+    quantised: list[Literal["fp8", "int8", "int4"]] = Field([])
     keep: int = Field(5, ge=0)
     server: dict[str, str | int | float | bool] = Field({})
     data: DataSettings = DataSettings()

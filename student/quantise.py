@@ -1,10 +1,13 @@
-"""Quantised variants of a student: weights rounded to 8 bits by compressed-tensors, activations as they come, by the server.
+"""Quantised variants of a student: weights rounded by compressed-tensors, activations as they come, by the server.
 
-Both schemes need no data: weights are rounded to the nearest step of their output channel, activations to that of their
-token (Dettmers et al. 2022, "LLM.int8()", NeurIPS; Micikevicius et al. 2022, "FP8 Formats for Deep Learning"). It is what
-llm-compressor's FP8_DYNAMIC does, whose own format this is; plain transformers and plain vLLM load the folder.
+No scheme needs data. fp8 and int8: weights are rounded to the nearest step of their output channel, activations to that of
+their token (Dettmers et al. 2022, "LLM.int8()", NeurIPS; Micikevicius et al. 2022, "FP8 Formats for Deep Learning"). int4:
+weights to that of their group of 128 in the channel, activations not at all (the groups of Frantar et al. 2023, "GPTQ",
+ICLR, without its calibration). It is what llm-compressor's FP8_DYNAMIC, W8A8 and W4A16 do without data, whose own format
+this is; plain transformers and plain vLLM load the folder.
 """
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +17,8 @@ from labels.files import MANIFEST, fresh_folder, read_manifest, write_manifest
 from labels.records import now
 from student.disk import as_os_error
 
-Scheme = Literal["fp8", "int8"]
-PRESETS = {"fp8": "FP8_DYNAMIC", "int8": "W8A8"}
+Scheme = Literal["fp8", "int8", "int4"]
+PRESETS = {"fp8": "FP8_DYNAMIC", "int8": "W8A8", "int4": "W4A16"}
 KEPT = ("lm_head",)
 """Linear layers that stay as they are: the last one, often tied to the embeddings, decides between near words."""
 FACTS = ("adapter", "began_from", "dataset", "parent", "recipe", "dtype", "parameters")
@@ -63,14 +66,19 @@ def _compress(model: Any, preset: str, folder: Path) -> float:  # noqa: ANN401 -
     )
     from compressed_tensors.quantization.lifecycle.forward import fake_quantize
     from compressed_tensors.quantization.utils import calculate_qparams, is_module_quantized
+    from torch.nn import Linear
 
-    groups = {"group_0": preset_name_to_scheme(preset, ["Linear"])}
-    apply_quantization_config(model, QuantizationConfig(config_groups=groups, ignore=list(KEPT)))
+    scheme = preset_name_to_scheme(preset, ["Linear"])
+    if scheme.weights.group_size:  # it must divide each layer's inputs: the largest part of the preset's that does
+        inputs = [layer.in_features for layer in model.modules() if isinstance(layer, Linear)]
+        scheme.weights.group_size = math.gcd(scheme.weights.group_size, *inputs)
+    apply_quantization_config(model, QuantizationConfig(config_groups={"group_0": scheme}, ignore=list(KEPT)))
     worst = 0.0
     for layer in model.modules():
         if is_module_quantized(layer):
             weight, how = layer.weight, layer.quantization_scheme.weights
-            scale, zero = calculate_qparams(weight.amin(1, keepdim=True), weight.amax(1, keepdim=True), how)
+            parts = weight.unflatten(1, (-1, how.group_size or weight.shape[1]))
+            scale, zero = calculate_qparams(parts.amin(-1), parts.amax(-1), how)
             layer.weight_scale.copy_(scale)
             layer.weight_zero_point.copy_(zero)
             rounded = fake_quantize(weight, layer.weight_scale, layer.weight_zero_point, how)
