@@ -33,6 +33,14 @@ def client(redis_url):
         yield client
 
 
+def pytest_collection() -> None:
+    """No example has a deadline: the first one may load torch, and any may run while others keep the machine busy."""
+    from hypothesis import settings  # here, where the workers have been started: it takes a second
+
+    settings.register_profile("tests", deadline=None)
+    settings.load_profile("tests")
+
+
 class ByFixture(LoadScopeScheduling):
     """Gives a worker whole groups of files."""
 

@@ -1,7 +1,7 @@
 """The leaner loss is the loss: TRL's own, in value and gradients."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from labels.errors import PreflightError
@@ -120,7 +120,6 @@ ROWS = st.lists(
 )
 
 
-@settings(deadline=None)  # the first example loads torch
 @given(ROWS)
 def test_in_the_shared_layout_each_label_sees_its_row_up_to_it_and_nothing_else(pairs):
     import torch
