@@ -92,8 +92,8 @@ class StudentSettings(Section):
     """The student's base and its LoRA recipe; `server` becomes `vllm serve` options.
 
     `accelerate`: a configuration file of `accelerate config`; training then runs under `accelerate launch`, over all its
-    processes. `quantised` variants are measured beside the student and shipped where the gate lets them; vLLM serves
-    int4 on GPUs and on CPUs with AVX-512. `keep` students beside those that releases name stay on disk.
+    processes. `quantised` variants are measured beside the student and shipped where the gate lets them; int4
+    needs a GPU or AVX-512, by vLLM's kernels. `keep` students beside those that releases name stay on disk.
     """
 
     base: str
