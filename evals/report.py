@@ -24,15 +24,15 @@ class ReportData:
     """What the plots and tables need beyond the summary; empty where there is none.
 
     `traffic`: of every query, falling; `head_cut`: after how many of these the head was cut, 0 without one;
-    `checked`: labels known to be right or wrong, with their confidence; `training`: the student's training curve, a line
-    with step, loss, learning_rate and tokens_per_second for every few steps; `rejected` and `verdicts`: EXAMPLES of each
-    are shown.
+    `checked`: labels known to be right or wrong, with their confidence; `training`: the curve of each step of the
+    student's training (`student_plots.STEPS`), a line with step, loss, learning_rate and tokens_per_second for every few
+    optimiser steps; `rejected` and `verdicts`: EXAMPLES of each are shown.
     """
 
     traffic: Sequence[float]
     head_cut: int
     checked: Checked
-    training: Sequence[Mapping[str, float]]
+    training: Mapping[str, Sequence[Mapping[str, float]]]
     rejected: Sequence[Label]
     verdicts: Sequence[Verdict]
 
@@ -77,7 +77,7 @@ def write_report(summary: Mapping[str, Any], data: ReportData, path: Path) -> No
         student_plots=[
             student_plots.slices(summary.get("slices") or []),
             student_plots.kept(summary.get("dataset")),
-            student_plots.training(data.training),
+            *(student_plots.training(curve, step) for step, curve in (data.training or {"training": ()}).items()),
             student_plots.comparisons(summary.get("comparisons") or []),
         ],
         online=summary.get("online") or {},

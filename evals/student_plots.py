@@ -103,13 +103,22 @@ def _interval(
     axes.errorbar(value, place, xerr=error, color=colour, marker=marker, markersize=5, linewidth=1.6, label=label)
 
 
+STEPS = {
+    "pretrain": ("Continued pretraining of the base", "loss per\ntoken (nats)"),
+    "training": ("The student's training", "loss per label\ntoken (nats)"),
+    "dpo": ("The student's DPO on corrections", "preference and\nlikelihood loss"),
+    "distil": ("The student's distillation", "divergence from the\nteacher (nats a token)"),
+}
+"""What a student may have gone through, in this order: the plot's title, and what its loss is."""
+
+
 @styled
-def training(curve: Sequence[Mapping[str, float]]) -> Plot:
-    """The training curve: loss (nats a label token), learning rate and tokens a second, by optimiser step."""
-    name, title = "training", "The student's training"
+def training(curve: Sequence[Mapping[str, float]], step: str = "training") -> Plot:
+    """The curve of one of STEPS: its loss, learning rate and tokens a second, by optimiser step."""
+    name, (title, loss) = step, STEPS[step]
     if not curve:
         return Plot(name, title, "", "Not drawn: no curve of the student's training is there.")
-    panels = [("loss", "loss per label\ntoken (nats)"), ("learning_rate", "learning\nrate")]
+    panels = [("loss", loss), ("learning_rate", "learning\nrate")]
     panels += [("tokens_per_second", "tokens\na second")]
     panels = [(key, label) for key, label in panels if any(key in line for line in curve)]
     figure, axes = canvas(1.2 + 0.8 * len(panels))

@@ -77,6 +77,7 @@ def summarise(
         "student_size": measured.size | {"tokens_per_second": _fastest(measured.latency)},
         "teacher_size": footprint(night.settings.teacher.model) | {"tokens_per_second": _labelling_rate(night)},
         "dataset": read_manifest(dataset) if (dataset := dataset_of(night, student)) else None,
+        "pretraining": read_manifest(base_of(night, student)),
         "parity": (read_manifest(student) or {}).get("parity"),
         "served_parity": read_json(student / SERVED),
         "student_model": student.name,
@@ -107,15 +108,31 @@ def _review(night: Night) -> dict[str, Any]:
     return counts | reviewers_json(night)
 
 
+def base_of(night: Night, student: Path) -> Path:
+    """Where the base that was pretrained further for this student lies; there is none where it was not."""
+    return night.work / "bases" / Path(((read_manifest(student) or {}).get("recipe") or {}).get("base", "none")).name
+
+
+def curves_of(night: Night, student: Path) -> dict[str, list[dict[str, float]]]:
+    """The curve of each step that made the student, the first one first: an adapter's manifest names its parent."""
+    found, name = dict[str, list[dict[str, float]]](), (read_manifest(student) or {}).get("adapter")
+    while made := read_manifest(folder := night.work / "adapters" / str(name)):
+        if (folder / FILE).exists():
+            found[made.get("kind", "training")] = read_history(folder)
+        name = made.get("parent")
+    if (base_of(night, student) / FILE).exists():
+        found["pretrain"] = read_history(base_of(night, student))
+    return dict(reversed(found.items()))
+
+
 def report_night(night: Night, summary: dict[str, Any], student: Path, head: Head) -> Path:
     """Write the night's report.html; returns its path."""
     checked = checked_labels(night)
-    adapter = night.work / "adapters" / str((read_manifest(student) or {}).get("adapter"))
     data = ReportData(
         traffic=night.queries()["traffic"].to_pylist(),
         head_cut=head.cut,
         checked=checked,
-        training=read_history(adapter) if (adapter / FILE).exists() else [],
+        training=curves_of(night, student),
         rejected=[label for label in night.labels if label.status == "rejected"],
         verdicts=verdicts_of(night),
     )

@@ -10,7 +10,7 @@ from evals.online import BEFORE, LEAST_BEFORE, RULES, drifts, shortfall
 from evals.online_plots import counted, drawn, misses, rows
 from evals.report import ReportData, write_report
 
-NOTHING = ReportData((), 0, Checked((), "gold", simulated=False), (), (), ())
+NOTHING = ReportData((), 0, Checked((), "gold", simulated=False), {}, (), ())
 HOSTILE = "<script>alert(1)</script>\x00\u202e"
 LAST = date(2026, 11, 20)
 

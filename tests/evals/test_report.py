@@ -16,7 +16,7 @@ from evals.metrics import score
 from evals.plots import coverage, duration, judgement, quality, reliability
 from evals.report import ReportData, write_report
 from evals.slices import slices
-from evals.student_plots import comparisons, kept, margins, training
+from evals.student_plots import STEPS, comparisons, kept, margins, training
 from labels.records import Label
 from labels.semantic_roles import SemanticRoles
 from tests.evals.judged import reviewed
@@ -31,11 +31,11 @@ PLOTS = [
     "times",
     "slices",
     "kept",
-    "training",
+    *STEPS,
     "comparisons",
 ]
 THRESHOLDS = Thresholds(0.8, 0.8, 0.9, 0.02, 0.01, 300, 8, 0.01, 0.005)
-NOTHING = ReportData((), 0, Checked((), "gold", simulated=False), (), (), ())
+NOTHING = ReportData((), 0, Checked((), "gold", simulated=False), {}, (), ())
 LABELLING = {
     "log": {
         "rows": 2000, "masked": 7, "dropped_empty": 3, "dropped_long": 1, "dropped_personal": 0, "dropped_rare": 96,
@@ -147,7 +147,7 @@ def _night(simulated):
         traffic=[1 / rank for rank in range(1, 1001)],
         head_cut=100,
         checked=Checked(points(101), "verdicts", simulated),
-        training=CURVE,
+        training=dict.fromkeys(STEPS, CURVE),
         rejected=[label(HOSTILE)] * 25,
         verdicts=verdicts,
     )
@@ -305,7 +305,7 @@ def test_one_query_one_step_one_point_can_be_drawn(tmp_path):
         traffic=[3.0],
         head_cut=1,
         checked=Checked([(1.0, True)], "gold", simulated=False),
-        training=[{"step": 1, "loss": 0.0}],
+        training={"training": [{"step": 1, "loss": 0.0}]},
     )
     assert written(tmp_path, {"seconds": {"ingest": 0.0}}, data).count("<svg ") == 4
 
@@ -483,6 +483,22 @@ def test_a_curve_is_drawn_of_what_was_logged():
     assert training(CURVE).svg.count("tokens") == 1
     assert "tokens" not in training([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "seconds": 12.0}]).svg
     assert "Loss 2.000 at step 5, 0.041 at step 245; 2,300 tokens a second" in training(CURVE).words
+
+
+def test_each_step_of_the_training_has_its_own_loss_and_a_pretrained_base_its_perplexities(tmp_path):
+    pretraining = {"tokens": 51200, "replay_tokens": 5120, "shop_before": 10.0, "shop_after": 5.0}
+    pretraining |= {"general_before": 20.0, "general_after": 21.0}
+    summary, data = night()
+    page = " ".join(written(tmp_path, {**summary, "pretraining": pretraining}, data).split())
+    assert "preference and" in training(CURVE, "dpo").svg
+    assert "label" not in training(CURVE, "distil").svg
+    for told in (
+        '<td class="number">-50.0%</td>',
+        '<td class="number">5.0%</td>',
+        "51,200 tokens",
+        "DPO on corrections",
+    ):
+        assert told in page
 
 
 def test_the_night_is_compared_with_students_on_other_rows():
