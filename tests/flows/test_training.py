@@ -1,6 +1,7 @@
 import contextlib
 import io
 import json
+import shutil
 
 import pytest
 
@@ -118,8 +119,18 @@ def test_data_or_a_base_that_can_not_be_used_leaves_nothing(settings_for, tmp_pa
     for data, says in ((few, "has 20 rows of 20 labels, wanted at least 100"), (str(other), "has no column")):
         with pytest.raises(InputError, match=says):
             train_on_file(settings_for(work), data)
-    with pytest.raises(EngineError, match="no model at"):
-        train_on_file(settings_for(work, student__base="./nowhere"), few)
+    bare = tmp_path / "bare"  # weights, and no tokenizer
+    bare.mkdir()
+    for file in ("config.json", "model.safetensors"):
+        shutil.copy(ROOT / "demo/models/student-base" / file, bare)
+    enough = write(tmp_path / "enough.jsonl", ROWS)
+    for base, says in (
+        ("./nowhere", "no model at"),
+        ("nobody/nothing", "the base nobody/nothing can't be loaded"),
+        (bare, f"the base {bare} can't be loaded"),
+    ):
+        with pytest.raises(EngineError, match=says):
+            train_on_file(settings_for(work, student__base=str(base)), enough)
     assert not [*work.rglob(MANIFEST)]
 
 
