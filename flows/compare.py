@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from flows.people import answers_of
 from flows.report import report_night
 from flows.screen import Screen
 from flows.served import passing, student_answers
-from flows.settings import DEFAULT_WORK, ROOT, Settings
+from flows.settings import Settings
 from flows.train import dataset_of_night
 from labels.errors import InputError
 from labels.files import read_json, read_manifest, write_json
@@ -54,7 +53,6 @@ def compare_students(settings: Settings) -> list[dict[str, Any]]:
             "on unfiltered labels": rows_for(night, unfiltered(night.labels)),
         }
         recipe = Recipe(**(read_manifest(student) or {})["recipe"])
-        recipe = replace(recipe, base=place_of(recipe.base, night.work))
         rivals = {name: rival(night, recipe, student, dataset) for name, dataset in datasets.items() if dataset}
         rows = compared(night, {"the night's student": student, **rivals}, gold)
         write_json(folder / "summary.json", summary | {"comparisons": rows})
@@ -65,24 +63,9 @@ def compare_students(settings: Settings) -> list[dict[str, Any]]:
 def as_it_was(settings: Settings, folder: Path) -> Settings:
     """The settings that a night ran with; what it did not write down, and where it lies now, as they are."""
     then = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-    student = then["student"]
-    named = [*((then[name], "path") for name in ("log", "catalogue", "gold")), (then["teacher"], "model")]
-    for section, name in (*named, (student, "base"), (student, "accelerate"), (student["data"], "replay")):
-        section[name] = section[name] and place_of(section[name], settings.folder, then["work"])
     for section, names in SECRET.items():
         then[section] |= {name: getattr(getattr(settings, section), name) for name in names}
     return Settings.model_validate(then | {"work": settings.work})
-
-
-def place_of(path: str, work: Path, then: str = DEFAULT_WORK) -> str:
-    """Where a file or folder that a night named lies now: under its work folder (`then`: what that was called), wherever
-    that is now; else as it is named, or relative to what the work folder lies in or to the project. Else `path`.
-    """
-    named = Path(path)
-    inside = named.relative_to(then) if named.is_relative_to(then) else Path("bases", named.name)
-    places = (work / inside, Path.cwd() / named, work.parent / named, ROOT / named)
-    there = [place for place in places if place.exists() or glob(str(place), recursive=True)]
-    return str(there[0]) if there else path
 
 
 def tail_gold(night: Night, student: Path) -> dict[str, Task]:

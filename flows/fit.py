@@ -20,10 +20,7 @@ def recipe_of(night: Night) -> Recipe:
     """The training recipe the settings describe."""
     s = night.settings.student
     same = {field.name: getattr(s, field.name) for field in fields(Recipe) if field.name != "seed"}
-    base = (
-        str(Path(s.base).absolute()) if Path(s.base).is_dir() else s.base
-    )  # manifests name it, to be read from anywhere
-    return Recipe(**same | {"base": base}, seed=night.settings.seed)
+    return Recipe(**same, seed=night.settings.seed)
 
 
 def fit(night: Night, recipe: Recipe, dataset: Path, parent: str | None) -> Path:

@@ -14,12 +14,11 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from flows.section import Section
+from flows.section import ROOT, File, Model, Section
 from flows.student_settings import EvaluateSettings, GateSettings, StudentSettings
 from labels.errors import SettingsError
 from labels.task import Task
 
-ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ROOT / "profiles"
 ENVIRONMENT = "STILLHOUSE_"
 SECRETS = ("STILLHOUSE_TEACHER_KEY", "STILLHOUSE_REVIEW_SECRET", "STILLHOUSE_API_KEYS")
@@ -35,7 +34,7 @@ class LogSettings(Section):
     the head for are taken in too, where the log has not got them yet: the `most_misses` most frequent of them.
     """
 
-    path: str | None = None
+    path: File | None = None
     query: str = "query"
     time: str | None = None
     count: str | None = None
@@ -55,7 +54,7 @@ class LogSettings(Section):
 class CatalogueSettings(Section):
     """The catalogue: its file and its columns' names."""
 
-    path: str | None = None
+    path: File | None = None
     title: str = "title"
     brand: str | None = "brand"
     product: str | None = None
@@ -81,7 +80,7 @@ class RetrievalSettings(Section):
 class GoldSettings(Section):
     """Held-out gold: a file with a query column and one column a field of the task."""
 
-    path: str | None = None
+    path: File | None = None
     query: str = "query"
 
 
@@ -105,7 +104,7 @@ class TeacherSettings(Section):
     and keeps the best. `flip_sample` labels are asked again each night.
     """
 
-    model: str
+    model: Model
     revision: str | None = None
     facts: int = Field(3, ge=0, le=20)
     examples: int = Field(0, ge=0, le=20)
@@ -285,10 +284,9 @@ def load_settings(
     for key, value in (changes or {}).items():
         _put(values, key, value, f"--set {key}")
     try:
-        settings = Settings.model_validate(values)
+        return Settings.model_validate(values)
     except ValidationError as error:
         raise SettingsError(f"profile {profile}: {_explain(error)}") from None
-    return _with_root(settings)
 
 
 def parse_sets(pairs: Sequence[str]) -> dict[str, object]:
@@ -349,14 +347,3 @@ def _all_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             keys += _all_keys(field.annotation, f"{prefix}{name}.")
     return keys
-
-
-def _with_root(settings: Settings) -> Settings:
-    """Models shipped with the project are named relative to it, wherever the command is run from."""
-
-    def found(model: str) -> str:
-        return str(ROOT / model) if not Path(model).exists() and (ROOT / model).is_dir() else model
-
-    teacher = settings.teacher.model_copy(update={"model": found(settings.teacher.model)})
-    student = settings.student.model_copy(update={"base": found(settings.student.base)})
-    return settings.model_copy(update={"teacher": teacher, "student": student})

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from flows.section import Section
+from flows.section import File, Model, Section
 
 Order = Literal["shuffled", "easy_to_hard"]
 
@@ -24,7 +24,7 @@ class DataSettings(Section):
     min_confidence: float = Field(0.5, ge=0, le=1)
     near: float = Field(0.9, gt=0, le=1)
     verified_weight: int = Field(2, ge=1)
-    replay: str | None = None
+    replay: File | None = None
     replay_share: float = Field(0.1, gt=0, le=10)
 
 
@@ -37,7 +37,7 @@ class PretrainSettings(Section):
     """
 
     epochs: int = Field(0, ge=0)
-    replay: str | None = None
+    replay: File | None = None
     replay_share: float = Field(1.0, ge=0, le=10)
     learning_rate: float = Field(3e-5, gt=0)
     batch: int = Field(16, ge=1)
@@ -96,7 +96,7 @@ class StudentSettings(Section):
     needs a GPU or AVX-512, by vLLM's kernels. `keep` students beside those that releases name stay on disk.
     """
 
-    base: str
+    base: Model
     revision: str | None = None
     rank: int = Field(32, ge=1)
     alpha: int = Field(64, ge=1)
@@ -113,7 +113,7 @@ class StudentSettings(Section):
     packing: bool = False
     share_prefix: bool = False
     order: Order = "shuffled"
-    accelerate: str | None = None
+    accelerate: File | None = None
     max_tokens: int = Field(64, ge=8)
     start_seconds: float = Field(600, gt=0)
     quantised: list[Literal["fp8", "int8", "int4"]] = Field([])
@@ -142,7 +142,7 @@ class EvaluateSettings(Section):
 
     concurrency: list[Annotated[int, Field(ge=1)]] = Field([1, 8, 64], min_length=1)
     requests: int = Field(200, ge=1)
-    general: str | None = None
+    general: File | None = None
 
 
 class GateSettings(Section):

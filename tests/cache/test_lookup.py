@@ -175,7 +175,8 @@ async def test_a_students_answer_is_kept_in_the_process_and_in_redis_and_says_so
     async with looking_with(redis_url, student) as lookup:
         assert (await lookup.get("rye")).source == "student"
         again = await lookup.get("rye")
-        assert (again.source, again.value["product"], again.age) == ("tail-cache", "rye", 0)
+        assert (again.source, again.value["product"]) == ("tail-cache", "rye")
+        assert again.age in {0, 1}  # whole seconds: another may have begun in between
         key = tail_key("g1", bucket_of("rye", 1), "rye")
         while not client.exists(key):  # written behind the answer
             await asyncio.sleep(0.01)

@@ -2,7 +2,7 @@
 
 import json
 
-from flows.compare import as_it_was, place_of, unfiltered
+from flows.compare import as_it_was, unfiltered
 from flows.settings import ROOT, load_settings
 from labels.files import write_text
 from tests.labels.shop import label
@@ -27,19 +27,17 @@ def test_a_night_is_compared_with_the_settings_it_ran_with_in_the_folder_where_i
     assert (found.cache.redis_url, found.folder) == ("redis://secret@here", tmp_path)
 
 
-def test_a_night_is_compared_from_any_directory_and_wherever_its_work_folder_went(tmp_path, monkeypatch):
-    work = tmp_path / "moved"
-    for name in ("shop/gold.csv", "bases/base-1/config.json"):
-        write_text(work / name, "")
-    write_text(tmp_path / "logs" / "monday.csv", "")
+def test_a_night_is_compared_from_any_directory(tmp_path, monkeypatch):
+    for name in ("gold.csv", "logs/monday.csv", "base/config.json"):
+        write_text(tmp_path / name, "")
+    monkeypatch.chdir(tmp_path)
+    changes = {"gold.path": "gold.csv", "log.path": "logs/*.csv", "student.data.replay": "some/hub-dataset"}
+    changes |= {"student.base": "base", "teacher.model": "logs"}  # the latter is a server's name for it
+    write_text(tmp_path / "settings.json", load_settings(changes=changes, environment={}).model_dump_json())
     monkeypatch.chdir("/")
-    shipped = "demo/models/student-base"
-    changes = {"gold.path": "then/shop/gold.csv", "log.path": "logs/*.csv", "student.data.replay": "some/hub-dataset"}
-    then = load_settings(changes={"work": "then", **changes}, environment={})
-    write_text(work / "settings.json", then.model_dump_json())
-    found = as_it_was(load_settings(changes={"work": str(work)}, environment={}), work)
-    assert found.gold.path == str(work / "shop" / "gold.csv")
-    assert found.log.path == str(tmp_path / "logs" / "*.csv")
-    assert found.student.data.replay == "some/hub-dataset"
-    assert place_of(shipped, work) == str(ROOT / shipped)
-    assert place_of("/gone/work/bases/base-1", work) == str(work / "bases" / "base-1")
+    found = as_it_was(load_settings(environment={}), tmp_path)
+    assert (found.gold.path, found.log.path) == (str(tmp_path / "gold.csv"), str(tmp_path / "logs" / "*.csv"))
+    assert (found.student.base, found.student.data.replay) == (str(tmp_path / "base"), "some/hub-dataset")
+    assert found.teacher.model == "logs"
+    shipped = load_settings(changes={"student.base": "demo/models/student-base"}, environment={}).student.base
+    assert shipped == str(ROOT / "demo/models/student-base")
