@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.environment import prepare
-from flows.settings import ROOT, load_settings
+from flows.section import ROOT
+from flows.settings import load_settings
 from labels.semantic_roles import SemanticRoles
 from student.recipe import Recipe, Step
 
