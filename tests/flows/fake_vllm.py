@@ -2,7 +2,8 @@
 
     python -m tests.flows.fake_vllm PORT MODEL_FOLDER
 
-A query's last word is its product, but "cut" is cut short. Texts cost a nat a token. What it was asked it counts: GET /asked.
+A query's last word is its product, but "cut" is cut short; to a model whose folder is named -int8 it is the first word where
+the last is "milk". Texts cost a nat a token. What it was asked it counts: GET /asked.
 """
 
 import json
@@ -41,7 +42,9 @@ class Handler(BaseHTTPRequestHandler):
             tokens = [None, *({"7": {"logprob": -1.0}} for _ in body["prompt"].split()[1:])]
             return self.answer({"choices": [{"prompt_logprobs": tokens}]})
         said = body["messages"][-1]["content"]
-        word = (re.findall("<query>(.*)</query>", said) or [said])[-1].split()[-1]
+        *first, word = (re.findall("<query>(.*)</query>", said) or [said])[-1].split()
+        if word == "milk" and self.folder.name.endswith("-int8"):
+            word = first[0]
         text = json.dumps({"product": word, "brand": "", "attributes": []}, separators=(",", ":"))
         text = text if "response_format" in body else word
         tokens = [{"token": char, "logprob": 0.0} for char in text]

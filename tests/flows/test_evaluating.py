@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from evals.gate import Thresholds
+from flows import students
 from flows.evaluate import compare, earlier_answers
 from flows.evaluating import evaluate_student
 from flows.night import Night
@@ -21,10 +22,12 @@ from flows.screen import Screen
 from flows.settings import ROOT, load_settings
 from flows.tables import evaluation_table
 from labels.errors import InputError, SettingsError
-from labels.files import write_manifest, write_parquet
+from labels.files import read_json, write_manifest, write_parquet
 from labels.records import Release
 from labels.semantic_roles import SemanticRoles
 from labels.services import Launch, shared_service
+from student.registry import METRICS, figures_of
+from tests.flows.night_by_hand import begin, label, roles
 
 BASE = ROOT / "demo" / "models" / "student-base"
 RIGHT, WRONG = [f"w{number} tea" for number in range(40)], [f"w{number} milk" for number in range(10)]
@@ -162,6 +165,27 @@ def test_no_student_no_data_and_nothing_held_out_are_refused(settings, tmp_path)
     empty = load_settings("laptop", {"work": str(tmp_path)})
     with pytest.raises(SettingsError, match="it has none"):
         evaluate_student(empty, settings.gold.path, None, latency=False)
+
+
+def test_a_variant_that_ships_is_measured_whole_and_its_card_says_its_own_figures(tmp_path):
+    right = dict.fromkeys(RIGHT, "tea") | {query: query.split()[0] for query in WRONG}  # which the variant alone knows
+    labels = [label(number, query=query, value=roles("tea")) for number, query in enumerate(right)]
+    asks = {"student__quantised": ["int8"], "evaluate__requests": 4, "evaluate__concurrency": [1]}
+    night = begin(tmp_path, labels, gold=right, **asks)
+    new, variant = (night.work / "students" / name for name in ("new", "new-int8"))
+    recipe = {"base": str(BASE), "rank": 8, "alpha": 16, "epochs": 1, "learning_rate": 0.1}
+    parity = {"max_logit_difference": 0, "cast_same_next_token": 1, "cast_same_answers": 1, "queries": 1}
+    facts = {"adapter": "a", "dataset": "d", "parent": None, "recipe": recipe, "parity": parity, "dtype": "float32"}
+    for folder, more in ((new, {}), (variant, {"weight_error": 0.01})):
+        shutil.copytree(BASE, folder)
+        write_manifest(folder, **facts, **more, parameters=1_115_264, created="2026-01-01")
+    with served(night.settings, new), served(night.settings, variant):
+        shipped, [check], measured = students.evaluate_student(night, new, None)
+    assert (shipped, check.passed) == (variant, True)
+    assert measured.student.recall == 1
+    own, whole = (figures_of(read_json(folder / METRICS)) for folder in (variant, new))
+    assert [{one.name: one.value for one in figures}["recall"] for figures in (own, whole)] == [1, 35 / 45]
+    assert "| recall | 1 |" in (variant / "README.md").read_text()
 
 
 def release(student, task="semantic_roles"):
